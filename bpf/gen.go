@@ -1,0 +1,13 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bpf holds NetProbe's eBPF programs and the Go bindings generated from
+// them. It knows nothing of how they are attached or read.
+//
+// The objects are little-endian and contain nothing that depends on the
+// architecture, so one serves amd64, arm64 and every other little-endian
+// machine. They are committed: building NetProbe needs no clang.
+package bpf
+
+//go:generate go tool -modfile=../internal/tools/go.mod bpf2go -go-package bpf -target bpfel -cc clang-19 -strip llvm-strip-19 -type direction -type hook -type parse_outcome -type loss -type flow_has -type flow_event -type volume TC tc.bpf.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -I. -Iinclude
+//go:generate go tool -modfile=../internal/tools/go.mod bpf2go -go-package bpf -target bpfel -cc clang-19 -strip llvm-strip-19 XDP xdp.bpf.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -I. -Iinclude

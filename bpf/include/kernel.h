@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The few kernel definitions that the programs use, written out so that the
+ * objects depend on no header of the build machine.
+ *
+ * Contexts (struct __sk_buff, struct xdp_md) and map types are user ABI
+ * (include/uapi/linux/bpf.h): the kernel translates each access, their layout
+ * is fixed. Enum values that a kernel may lack are resolved at load time (CO-RE).
+ */
+#ifndef NETPROBE_KERNEL_H
+#define NETPROBE_KERNEL_H
+
+typedef signed char __s8;
+typedef unsigned char __u8;
+typedef short __s16;
+typedef unsigned short __u16;
+typedef int __s32;
+typedef unsigned int __u32;
+typedef long long __s64;
+typedef unsigned long long __u64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef __u32 __wsum;
+typedef _Bool bool;
+
+#define true 1
+#define false 0
+#define NULL ((void *)0)
+
+enum bpf_map_type {
+	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
+	BPF_MAP_TYPE_PERCPU_HASH = 5,
+	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
+	BPF_MAP_TYPE_RINGBUF = 27,
+};
+
+/* flags of bpf_map_update_elem */
+#define BPF_NOEXIST 1
+
+/* bpf_skb_load_bytes_relative: offsets count from the network header */
+#define BPF_HDR_START_NET 1
+
+/* what a classifier and an XDP program may answer here: nothing but "go on" */
+#define TC_ACT_UNSPEC (-1)
+#define XDP_PASS 2
+
+struct __sk_buff {
+	__u32 len;
+	__u32 pkt_type;
+	__u32 mark;
+	__u32 queue_mapping;
+	__u32 protocol;
+	__u32 vlan_present;
+	__u32 vlan_tci;
+	__u32 vlan_proto;
+	__u32 priority;
+	__u32 ingress_ifindex;
+	__u32 ifindex;
+	__u32 tc_index;
+	__u32 cb[5];
+	__u32 hash;
+	__u32 tc_classid;
+	__u32 data;
+	__u32 data_end;
+	__u32 napi_id;
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 data_meta;
+	__u64 flow_keys;
+	__u64 tstamp;
+	__u32 wire_len;
+	__u32 gso_segs;
+	__u64 sk;
+	__u32 gso_size;
+};
+
+struct xdp_md {
+	__u32 data;
+	__u32 data_end;
+	__u32 data_meta;
+	__u32 ingress_ifindex;
+	__u32 rx_queue_index;
+	__u32 egress_ifindex;
+};
+
+/* Helpers that not every kernel has; asked for with bpf_core_enum_value_exists. */
+enum bpf_func_id {
+	BPF_FUNC_ktime_get_coarse_ns = 160, /* 5.11, d05512618056 */
+	BPF_FUNC_xdp_get_buff_len = 188,    /* 5.18, 0165cc817075 */
+	BPF_FUNC_xdp_load_bytes = 189,	    /* 5.18, 3f364222d032 */
+};
+
+#endif

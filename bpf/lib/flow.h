@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The flow table: one entry per flow key and interval.
+ *
+ * There are two maps. Programs write the one that flow_epoch names; user space
+ * flips it, waits until no program can still be writing the other (an update
+ * of an array of maps does that, see below) and empties it. An entry is thus
+ * never read or deleted while it can change, and no packet is lost between.
+ */
+#ifndef NETPROBE_FLOW_H
+#define NETPROBE_FLOW_H
+
+#include "config.h"
+#include <bpf/bpf_core_read.h>
+#include "counters.h"
+#include "packet.h"
+
+/* Type and size are set before loading; these are for tests and other loaders. */
+#define FLOW_MAP_ENTRIES 1024
+#define FLOW_EVENTS_BYTES (256 * 1024)
+
+struct flow_map {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FLOW_MAP_ENTRIES);
+	__type(key, struct flow_key);
+	__type(value, struct flow_stats);
+};
+
+struct flow_map flows_0 SEC(".maps");
+struct flow_map flows_1 SEC(".maps");
+
+/* Names the types that no map mentions, so that they come into the object's
+ * type information, which the Go bindings are made from.
+ */
+struct crossing_types {
+	struct flow_event flow_event;
+	enum direction direction;
+	enum hook hook;
+	enum parse_outcome parse_outcome;
+	enum loss loss;
+	enum flow_has flow_has;
+};
+
+/* Packets of flows that the full map had no entry for. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, FLOW_EVENTS_BYTES);
+	__type(value, struct crossing_types);
+} flow_events SEC(".maps");
+
+/* Never looked up. Updating an array of maps makes the kernel wait until every
+ * program that runs has ended (maybe_wait_bpf_programs, kernel/bpf/syscall.c):
+ * the barrier after a flip.
+ */
+struct barrier_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct barrier_map);
+} barrier SEC(".maps");
+
+/* Which map programs write, 0 or 1. A variable and not a map entry: reading it
+ * costs one load. Written by user space only.
+ */
+volatile __u32 flow_epoch = 0;
+
+static __always_inline __u64 now_mono_ns(void)
+{
+	/* a third of the cost; its steps of a timer tick are fine for flow times */
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_ktime_get_coarse_ns))
+		return bpf_ktime_get_coarse_ns();
+	return bpf_ktime_get_ns();
+}
+
+static __always_inline void note_tcp_flags(struct flow_stats *stats, __u8 flags)
+{
+	int i;
+
+	if ((stats->tcp_flags_hint & flags) == flags)
+		return;
+	for (i = 0; i < 8; i++)
+		if (flags & (1 << i))
+			stats->tcp_flag_seen[i] = 1;
+	stats->tcp_flags_hint |= flags;
+}
+
+static __always_inline void flow_add(struct flow_stats *stats, const struct packet *pkt,
+				     const struct volume *v, __u64 now)
+{
+	if (cfg_flows_per_cpu) {
+		stats->packets += v->packets;
+		stats->bytes += v->bytes;
+	} else {
+		__sync_fetch_and_add(&stats->packets, v->packets);
+		__sync_fetch_and_add(&stats->bytes, v->bytes);
+	}
+	stats->last_mono_ns = now;
+	note_tcp_flags(stats, pkt->tcp_flags);
+}
+
+/* flow_overflow hands one packet to user space when the map has no room. */
+static __always_inline void flow_overflow(const struct packet *pkt, const struct volume *v,
+					  __u64 now)
+{
+	struct flow_event *event = bpf_ringbuf_reserve(&flow_events, sizeof(*event), 0);
+
+	if (!event) {
+		count_loss(LOSS_RINGBUF_FULL, v);
+		return;
+	}
+	event->key = pkt->key;
+	event->tcp_flags = pkt->tcp_flags;
+	__builtin_memset(event->pad, 0, sizeof(event->pad));
+	event->packets = v->packets;
+	event->bytes = v->bytes;
+	event->mono_ns = now;
+	bpf_ringbuf_submit(event, 0);
+}
+
+#define E2BIG 7
+#define ENOMEM 12
+#define EEXIST 17
+
+static __always_inline void flow_insert(void *map, const struct packet *pkt, const struct volume *v,
+					__u64 now)
+{
+	struct flow_stats fresh = {
+		.packets = v->packets,
+		.bytes = v->bytes,
+		.first_mono_ns = now,
+		.last_mono_ns = now,
+	};
+	struct flow_stats *stats;
+	long err;
+
+	note_tcp_flags(&fresh, pkt->tcp_flags);
+	err = bpf_map_update_elem(map, &pkt->key, &fresh, BPF_NOEXIST);
+	if (!err)
+		return;
+	if (err == -EEXIST) {
+		/* another CPU was first */
+		stats = bpf_map_lookup_elem(map, &pkt->key);
+		if (stats) {
+			flow_add(stats, pkt, v, now);
+			return;
+		}
+	}
+	if (err == -E2BIG || err == -ENOMEM)
+		flow_overflow(pkt, v, now);
+	else
+		count_loss(LOSS_MAP_UPDATE, v);
+}
+
+static __always_inline void flow_count_in(void *map, const struct packet *pkt,
+					  const struct volume *v)
+{
+	struct flow_stats *stats = bpf_map_lookup_elem(map, &pkt->key);
+	__u64 now = now_mono_ns();
+
+	if (stats)
+		flow_add(stats, pkt, v, now);
+	else
+		flow_insert(map, pkt, v, now);
+}
+
+static __always_inline void flow_count(const struct packet *pkt, const struct volume *v)
+{
+	/* the verifier wants the map known where it is used */
+	if (flow_epoch & 1)
+		flow_count_in(&flows_1, pkt, v);
+	else
+		flow_count_in(&flows_0, pkt, v);
+}
+
+#endif

@@ -1,0 +1,265 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bpftest runs packets through NetProbe's eBPF programs and tells what
+// they counted. For tests only.
+package bpftest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/require"
+
+	"github.com/netprobe-otel/netprobe/bpf"
+)
+
+// RequireBPF skips the test where eBPF programs cannot be loaded for want of
+// privilege, and fails it instead where REQUIRE_BPF=1 promises that they can.
+func RequireBPF(tb testing.TB) {
+	tb.Helper()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err == nil {
+		require.NoError(tb, m.Close())
+		return
+	}
+	if os.Getenv("REQUIRE_BPF") == "1" {
+		tb.Fatalf("create a BPF map: %v", err)
+	}
+	tb.Skipf("cannot create a BPF map (root, or CAP_BPF and CAP_NET_ADMIN, needed): %v", err)
+}
+
+// Loopback is the interface that the kernel's test runs say packets are on.
+const Loopback uint32 = 1
+
+// Options of a Runner.
+type Options struct {
+	FlowEntries uint32 // of each flow map; 0 means 1024
+	PerCPU      bool   // per-CPU flow maps
+	NoFlows     bool
+}
+
+// Runner holds loaded programs.
+type Runner struct {
+	TC  bpf.TCObjects
+	XDP bpf.XDPObjects
+}
+
+// Flow is one entry of the flow table.
+type Flow struct {
+	Key   bpf.TCFlowKey
+	Stats bpf.TCFlowStats
+}
+
+// Result is what one packet changed.
+type Result struct {
+	Return  uint32 // the program's own answer
+	Outcome bpf.TCParseOutcome
+	Volume  bpf.TCVolume // as counted under that outcome
+	// Interface is what the interface counters of the packet's direction gained.
+	Interface bpf.TCVolume
+	Flows     []Flow
+}
+
+// New loads all programs; they are closed with the test.
+func New(tb testing.TB, opts Options) *Runner {
+	tb.Helper()
+	RequireBPF(tb)
+
+	spec, err := bpf.LoadTC()
+	require.NoError(tb, err)
+	if opts.FlowEntries == 0 {
+		opts.FlowEntries = 1024
+	}
+	for _, name := range []string{bpf.TCMapFlows0, bpf.TCMapFlows1} {
+		spec.Maps[name].MaxEntries = opts.FlowEntries
+		if opts.PerCPU {
+			spec.Maps[name].Type = ebpf.PerCPUHash
+		}
+	}
+	require.NoError(tb, spec.Variables[bpf.TCVarCfgFlowsPerCpu].Set(opts.PerCPU))
+	require.NoError(tb, spec.Variables[bpf.TCVarCfgFlows].Set(!opts.NoFlows))
+
+	r := &Runner{}
+	require.NoError(tb, explain(spec.LoadAndAssign(&r.TC, nil)))
+	tb.Cleanup(func() { require.NoError(tb, r.TC.Close()) })
+
+	xdp, err := bpf.LoadXDP()
+	require.NoError(tb, err)
+	require.NoError(tb, explain(xdp.LoadAndAssign(&r.XDP, nil)))
+	tb.Cleanup(func() { require.NoError(tb, r.XDP.Close()) })
+
+	cpus := ebpf.MustPossibleCPU()
+	require.NoError(tb, r.TC.Interfaces.Put(Loopback, make([]bpf.TCInterfaceCounters, cpus)))
+	require.NoError(tb, r.XDP.XdpInterfaces.Put(Loopback, make([]bpf.XDPXdpCounters, cpus)))
+	return r
+}
+
+// explain puts the verifier's last words into the error.
+func explain(err error) error {
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) {
+		return fmt.Errorf("%+-20v", verifier)
+	}
+	return err
+}
+
+// RunTC runs a packet through one of the TC programs. Data is the frame from
+// its first byte, at least 14 bytes; where the program is for devices without
+// link header, the first 14 bytes are only there because the kernel wants them.
+// The flow table is emptied before.
+func (r *Runner) RunTC(tb testing.TB, prog *ebpf.Program, data []byte, ctx *SKB) Result {
+	tb.Helper()
+	hook, dir := bpf.TCHookHOOK_TC_INGRESS, bpf.TCDirectionDIRECTION_INGRESS
+	if prog == r.TC.TcEgress || prog == r.TC.TcEgressL3 {
+		hook, dir = bpf.TCHookHOOK_TC_EGRESS, bpf.TCDirectionDIRECTION_EGRESS
+	}
+	r.Clear(tb)
+	outcomes, iface := r.outcomes(tb, r.TC.ParseOutcomes, hook), r.Interface(tb, dir)
+
+	opts := &ebpf.RunOptions{Data: data}
+	if ctx != nil {
+		opts.Context = ctx
+	}
+	ret, err := prog.Run(opts)
+	require.NoError(tb, err)
+
+	res := Result{Return: ret, Flows: r.Flows(tb)}
+	res.Outcome, res.Volume = changed(tb, outcomes, r.outcomes(tb, r.TC.ParseOutcomes, hook))
+	res.Interface = sub(r.Interface(tb, dir), iface)
+	return res
+}
+
+// RunXDP runs a frame through the XDP program.
+func (r *Runner) RunXDP(tb testing.TB, data []byte) Result {
+	tb.Helper()
+	before := r.outcomes(tb, r.XDP.ParseOutcomes, bpf.TCHookHOOK_XDP)
+	ret, err := r.XDP.XdpCount.Run(&ebpf.RunOptions{Data: data})
+	require.NoError(tb, err)
+	res := Result{Return: ret}
+	res.Outcome, res.Volume = changed(tb, before, r.outcomes(tb, r.XDP.ParseOutcomes, bpf.TCHookHOOK_XDP))
+	return res
+}
+
+// Flows returns the entries of the flow map that programs write.
+func (r *Runner) Flows(tb testing.TB) []Flow {
+	tb.Helper()
+	var flows []Flow
+	it := r.TC.Flows0.Iterate()
+	var key bpf.TCFlowKey
+	if r.TC.Flows0.Type() == ebpf.PerCPUHash {
+		var values []bpf.TCFlowStats
+		for it.Next(&key, &values) {
+			flows = append(flows, Flow{key, merge(values)})
+		}
+	} else {
+		var value bpf.TCFlowStats
+		for it.Next(&key, &value) {
+			flows = append(flows, Flow{key, value})
+		}
+	}
+	require.NoError(tb, it.Err())
+	return flows
+}
+
+func merge(values []bpf.TCFlowStats) bpf.TCFlowStats {
+	var sum bpf.TCFlowStats
+	for _, v := range values {
+		if v.Packets == 0 {
+			continue
+		}
+		sum.Packets += v.Packets
+		sum.Bytes += v.Bytes
+		if sum.FirstMonoNs == 0 || (v.FirstMonoNs != 0 && v.FirstMonoNs < sum.FirstMonoNs) {
+			sum.FirstMonoNs = v.FirstMonoNs
+		}
+		sum.LastMonoNs = max(sum.LastMonoNs, v.LastMonoNs)
+		for i, seen := range v.TcpFlagSeen {
+			sum.TcpFlagSeen[i] |= seen
+		}
+		sum.TcpFlagsHint |= v.TcpFlagsHint
+	}
+	return sum
+}
+
+// Clear empties the flow map that programs write.
+func (r *Runner) Clear(tb testing.TB) {
+	tb.Helper()
+	var key bpf.TCFlowKey
+	for r.TC.Flows0.NextKey(nil, &key) == nil {
+		require.NoError(tb, r.TC.Flows0.Delete(key))
+	}
+}
+
+// Interface returns the loopback's counters of one direction, over all CPUs.
+func (r *Runner) Interface(tb testing.TB, dir bpf.TCDirection) bpf.TCVolume {
+	tb.Helper()
+	var values []bpf.TCInterfaceCounters
+	require.NoError(tb, r.TC.Interfaces.Lookup(Loopback, &values))
+	var sum bpf.TCVolume
+	for _, v := range values {
+		sum.Packets += v.Direction[dir].Packets
+		sum.Bytes += v.Direction[dir].Bytes
+	}
+	return sum
+}
+
+// Loss returns one of the loss counters, over all CPUs.
+func (r *Runner) Loss(tb testing.TB, loss bpf.TCLoss) bpf.TCVolume {
+	tb.Helper()
+	var values []bpf.TCVolume
+	require.NoError(tb, r.TC.Losses.Lookup(uint32(loss), &values))
+	var sum bpf.TCVolume
+	for _, v := range values {
+		sum.Packets += v.Packets
+		sum.Bytes += v.Bytes
+	}
+	return sum
+}
+
+type outcomes [bpf.TCParseOutcomePARSE_OUTCOMES]bpf.TCVolume
+
+func (r *Runner) outcomes(tb testing.TB, m *ebpf.Map, hook bpf.TCHook) outcomes {
+	tb.Helper()
+	var values []bpf.TCParseCounters
+	require.NoError(tb, m.Lookup(uint32(hook), &values))
+	var sum outcomes
+	for _, v := range values {
+		for i := range v.Outcome {
+			sum[i].Packets += v.Outcome[i].Packets
+			sum[i].Bytes += v.Outcome[i].Bytes
+		}
+	}
+	return sum
+}
+
+// changed finds the one outcome that counted something.
+func changed(tb testing.TB, before, after outcomes) (bpf.TCParseOutcome, bpf.TCVolume) {
+	tb.Helper()
+	found, volume := bpf.TCParseOutcomePARSE_OUTCOMES, bpf.TCVolume{}
+	for i := range after {
+		if d := sub(after[i], before[i]); d.Packets != 0 {
+			require.Equal(tb, bpf.TCParseOutcomePARSE_OUTCOMES, found, "a packet counted under two outcomes")
+			found, volume = bpf.TCParseOutcome(i), d
+		}
+	}
+	require.NotEqual(tb, bpf.TCParseOutcomePARSE_OUTCOMES, found, "a packet counted under no outcome")
+	return found, volume
+}
+
+func sub(a, b bpf.TCVolume) bpf.TCVolume {
+	return bpf.TCVolume{Packets: a.Packets - b.Packets, Bytes: a.Bytes - b.Bytes}
+}
+
+// SKB is the part of struct __sk_buff (include/uapi/linux/bpf.h) that a test
+// run may set; everything else stays zero.
+type SKB struct {
+	_       [164]byte
+	GSOSegs uint32
+	_       [8]byte
+	GSOSize uint32
+	_       [4]byte
+}
