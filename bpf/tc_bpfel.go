@@ -76,7 +76,9 @@ type TCFlowStats struct {
 	LastMonoNs   uint64
 	TcpFlagSeen  [8]uint8
 	TcpFlagsHint uint8
-	Pad          [7]uint8
+	SynSeen      uint8
+	SynAckSeen   uint8
+	Pad          [5]uint8
 }
 
 type TCHook uint32

@@ -12,7 +12,7 @@
 #include "config.h"
 #include <bpf/bpf_core_read.h>
 #include "counters.h"
-#include "packet.h"
+#include "l4.h"
 
 /* Type and size are set before loading; these are for tests and other loaders. */
 #define FLOW_MAP_ENTRIES 1024
@@ -82,8 +82,15 @@ static __always_inline void note_tcp_flags(struct flow_stats *stats, __u8 flags)
 {
 	int i;
 
-	if ((stats->tcp_flags_hint & flags) == flags)
+	/* handshakes are rare: what follows a flow's first packets ends at the next line */
+	if ((stats->tcp_flags_hint & flags) == flags && !(flags & TCP_SYN))
 		return;
+	if (flags & TCP_SYN) {
+		if (flags & TCP_ACK)
+			stats->syn_ack_seen = 1;
+		else
+			stats->syn_seen = 1;
+	}
 	for (i = 0; i < 8; i++)
 		if (flags & (1 << i))
 			stats->tcp_flag_seen[i] = 1;

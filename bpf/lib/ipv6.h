@@ -68,6 +68,7 @@ static __always_inline __u32 extension_len(__u8 kind, const struct ipv6_extensio
 static __always_inline enum parse_outcome walk_extension(struct cursor *cur, struct packet *pkt)
 {
 	struct flow_key *key = &pkt->key;
+	__u8 kind = key->protocol;
 	enum parse_outcome outcome;
 	struct ipv6_extension ext;
 	__u32 len;
@@ -78,14 +79,17 @@ static __always_inline enum parse_outcome walk_extension(struct cursor *cur, str
 	if (!load(cur, cur->off, &ext, sizeof(ext)))
 		return PARSE_TRUNCATED;
 
-	len = extension_len(key->protocol, &ext);
-	if (key->protocol == IPPROTO_FRAGMENT) {
+	key->protocol = ext.next_header;
+	/* 12 bytes of it are always there (RFC 4302, section 2): behind eight is no header */
+	if (kind == IPPROTO_AH && !ext.len)
+		return PARSE_MALFORMED;
+	len = extension_len(kind, &ext);
+	if (kind == IPPROTO_FRAGMENT) {
 		if (bpf_ntohs(ext.fragment) >> 3)
 			key->has |= FLOW_IS_FRAGMENT;
-		else
-			pkt->more_fragments = bpf_ntohs(ext.fragment) & IPV6_MORE_FRAGMENTS;
+		else /* where a fragment was cut up again, either header may say so */
+			pkt->more_fragments |= bpf_ntohs(ext.fragment) & IPV6_MORE_FRAGMENTS;
 	}
-	key->protocol = ext.next_header;
 	outcome = need(cur, pkt, len);
 	advance(cur, len);
 	return outcome;

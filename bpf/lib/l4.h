@@ -17,6 +17,8 @@
 
 #define UDP_HEADER_LEN 8
 #define TCP_HEADER_LEN 20
+#define TCP_SYN 0x02
+#define TCP_ACK 0x10
 /* where data offset and flags lie in a TCP header */
 #define TCP_OFFSET_FLAGS 12
 

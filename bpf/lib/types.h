@@ -114,7 +114,11 @@ struct flow_stats {
 	__u8 tcp_flag_seen[8];
 	/* the same flags OR-ed, a hint only: a bit set here is set above too */
 	__u8 tcp_flags_hint;
-	__u8 pad[7];
+	/* a SYN without ACK was seen: the source opened the connection */
+	__u8 syn_seen;
+	/* a SYN with ACK was seen: the destination did */
+	__u8 syn_ack_seen;
+	__u8 pad[5];
 };
 _Static_assert(sizeof(struct flow_stats) == 48, "flow_stats has padding");
 

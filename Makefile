@@ -1,0 +1,105 @@
+# Copyright The NetProbe Authors
+# SPDX-License-Identifier: Apache-2.0
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+GO ?= go
+TOOLS := internal/tools/go.mod
+CONFIG ?= config/netprobe.yaml
+# The clang major that the committed objects are made with: another one gives
+# other bytes.
+CLANG := clang-19
+FUZZTIME ?= 15s
+BIN := build/netprobe
+
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## Build, and run with the default config (CONFIG=…) as root
+	@echo
+	@echo "  Prometheus   http://localhost:9464/metrics"
+	@echo "  health       http://localhost:13133/"
+	@echo "  itself       http://localhost:8888/metrics"
+	@echo "  stop         Ctrl-C"
+	@echo
+	@if [ "$$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then \
+		echo "make run: loading eBPF programs needs root and there is no sudo; run it as root" >&2; exit 1; fi
+	exec $(ROOT) $(BIN) --config $(CONFIG)
+
+.PHONY: build
+build: check-go ## Build build/netprobe with ocb
+	mkdir -p cmd build
+	$(GO) tool -modfile=$(TOOLS) builder --config builder-config.yaml --skip-strict-versioning=false --skip-compilation
+	cd cmd/netprobe && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o ../../$(BIN) .
+
+.PHONY: test
+test: deps build ## Everything that proves a change: as root, also the eBPF programs
+	@if [ "$$(id -u)" != 0 ]; then \
+		echo "make test: not root, so the tests that load eBPF programs are skipped" >&2; fi
+	$(MAKE) --no-print-directory verify
+	REQUIRE_BPF=$$([ "$$(id -u)" = 0 ] && echo 1 || echo 0) NETPROBE_BIN=$(CURDIR)/$(BIN) $(GO) test ./...
+	$(MAKE) --no-print-directory fuzz
+
+.PHONY: test-race
+test-race: ## The receiver's tests under the race detector (needs gcc)
+	CGO_ENABLED=1 $(GO) test -race ./receiver/... ./internal/...
+
+.PHONY: fuzz
+fuzz: ## Fuzz each parser for FUZZTIME (15s); the eBPF ones as root
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "fuzz $$pkg $$f $(FUZZTIME)"; \
+			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; done
+
+.PHONY: bench
+bench: ## Benchmarks of the programs and of the receiver
+	$(GO) test -run '^$$' -bench . -benchmem ./bpf/... ./receiver/... ./internal/...
+
+.PHONY: generate
+generate: deps ## Make bindings, objects, metadata and cmd/netprobe anew
+	$(GO) generate ./...
+	$(GO) tool -modfile=$(TOOLS) builder --config builder-config.yaml --skip-strict-versioning=false --skip-compilation
+
+.PHONY: verify
+verify: verify-versions verify-fmt verify-generate ## Check versions, format, and that generated files are what their sources give
+	$(GO) vet ./...
+
+.PHONY: verify-generate
+verify-generate: generate ## Check that what is generated is committed
+	@git diff --exit-code -- . || { echo "generated files differ from their sources: run 'make generate' and commit" >&2; exit 1; }
+	@test -z "$$(git status --porcelain -- bpf receiver cmd)" || { git status --short -- bpf receiver cmd; \
+		echo "generated files are not committed" >&2; exit 1; }
+
+.PHONY: verify-fmt
+verify-fmt: deps ## Check the format of Go and C
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	clang-format-19 --dry-run -Werror bpf/*.bpf.c bpf/lib/*.h bpf/include/kernel.h
+
+.PHONY: verify-versions
+verify-versions: ## Check that no collector module has drifted from its pin
+	@! grep -nE '(go.opentelemetry.io/collector|opentelemetry-collector-contrib)[^ ]* v' go.mod cmd/netprobe/go.mod builder-config.yaml $(TOOLS) \
+		| grep -vE ' (v1\.65\.0|v0\.159\.0)( |$$)' || { echo "collector modules off their pins, see above" >&2; exit 1; }
+
+.PHONY: check-go
+check-go:
+	@command -v $(GO) >/dev/null || { echo "Go 1.26 or later is needed: https://go.dev/dl/" >&2; exit 1; }
+
+# Debian packages that the tests and generators call.
+PACKAGES := clang-19 clang-format-19 llvm-19 iproute2 iputils-ping iperf3
+.PHONY: deps
+deps: check-go ## Install the Debian packages that tests and generators need
+	@missing=; for p in $(PACKAGES); do \
+		[ "$$(dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || missing="$$missing $$p"; done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" != 0 ]; then echo "these packages are missing, install them as root: apt-get install$$missing" >&2; exit 1; fi; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf build

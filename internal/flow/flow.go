@@ -1,0 +1,98 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package flow has the plain types that describe what was seen on the network.
+// It must not know where they come from (eBPF) or go to (pdata).
+package flow // import "github.com/netprobe-otel/netprobe/internal/flow"
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Direction of a packet at the interface where it was counted.
+type Direction uint8
+
+// The two directions.
+const (
+	Ingress Direction = iota
+	Egress
+)
+
+func (d Direction) String() string {
+	if d == Egress {
+		return "egress"
+	}
+	return "ingress"
+}
+
+// Has says which parts of a Key the packets had.
+type Has uint8
+
+// Parts of a Key.
+const (
+	// Ports, or for ICMP and ICMPv6 type and code in their place.
+	HasPorts Has = 1 << iota
+	HasVLAN
+	HasInnerVLAN
+	HasMPLS
+	// IsFragment: not the first fragment of its datagram.
+	IsFragment
+)
+
+// Key identifies one direction of a conversation as one interface sees it.
+type Key struct {
+	// IPv4 addresses are 4-byte addresses, not mapped ones.
+	Source      netip.Addr
+	Destination netip.Addr
+	// SourcePort and DestinationPort are type and code for ICMP and ICMPv6.
+	SourcePort      uint16
+	DestinationPort uint16
+	Protocol        Protocol
+	Has             Has
+	Direction       Direction
+	VLAN            uint16
+	InnerVLAN       uint16
+	// MPLSLabel is the outermost label.
+	MPLSLabel uint32
+	// InterfaceIndex is unique within the network namespace, and reused by the
+	// kernel only after all others have been.
+	InterfaceIndex uint32
+}
+
+// HasTransportPorts says whether the ports are ports: present, and not the
+// type and code of ICMP.
+func (k *Key) HasTransportPorts() bool {
+	return k.Has&HasPorts != 0 && !k.Protocol.IsICMP()
+}
+
+// Record is what was counted of a flow in one interval.
+type Record struct {
+	Key
+	// Interface is the interface's name when the record was read.
+	Interface string
+	// Packets on the wire: a super-packet counts as its segments.
+	Packets uint64
+	// Bytes on the wire with link-layer headers, without frame check sequence.
+	Bytes uint64
+	First time.Time
+	Last  time.Time
+	// TCPFlags is the OR of all flag bytes.
+	TCPFlags TCPFlags
+	// SYNSeen: a SYN without ACK was among the packets.
+	SYNSeen bool
+	// SYNACKSeen: a SYN with ACK was.
+	SYNACKSeen bool
+}
+
+// TCPFlags is the flag byte of a TCP header (RFC 9293, section 3.1).
+type TCPFlags uint8
+
+// Some flags.
+const (
+	FIN TCPFlags = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+)

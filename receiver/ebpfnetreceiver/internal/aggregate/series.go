@@ -1,0 +1,136 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package aggregate
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/netprobe-otel/netprobe/internal/flow"
+)
+
+// keepIdle is how long a series without packets keeps its place in the budget.
+// It is over the five minutes after which the Prometheus exporter forgets a
+// series, so that no exporter still holds one that starts anew.
+const keepIdle = 10 * time.Minute
+
+// SeriesKey identifies a series of the flow metrics: a flow without the
+// client's port. The zero addresses stand for all flows that the budget had no
+// room for.
+type SeriesKey struct {
+	Source      netip.Addr
+	Destination netip.Addr
+	Interface   string
+	// Port is the server's, which is at Server; none where Server is flow.NoSide.
+	Port     uint16
+	Server   flow.Side
+	Protocol flow.Protocol
+	IPv6     bool
+}
+
+// SeriesPoint is what a series gained from Start to the time of the Collect.
+type SeriesPoint struct {
+	SeriesKey
+	flow.Volume
+	Start time.Time
+}
+
+// FlowSeries folds flow records to series, of which there are at most as many
+// as the budget says, and a few for what is over it.
+type FlowSeries struct {
+	budget int
+	series map[SeriesKey]*series
+	other  map[SeriesKey]*series
+	// Folded counts what went to the series without addresses.
+	Folded flow.Volume
+
+	start time.Time // of the current interval
+}
+
+type series struct {
+	pending flow.Volume
+	start   time.Time // of the next point: the time of the one before
+}
+
+// NewFlowSeries begins the first interval at now.
+func NewFlowSeries(budget int, now time.Time) *FlowSeries {
+	return &FlowSeries{budget: budget, series: map[SeriesKey]*series{}, other: map[SeriesKey]*series{}, start: now}
+}
+
+// Len is how many series there are.
+func (f *FlowSeries) Len() int {
+	return len(f.series) + len(f.other)
+}
+
+// Add adds a record to its series.
+func (f *FlowSeries) Add(rec *flow.Record) {
+	key := seriesKey(rec)
+	volume := flow.Volume{Packets: rec.Packets, Bytes: rec.Bytes}
+	into := f.series
+	if _, ok := into[key]; !ok && len(into) >= f.budget {
+		into = f.other
+		key = SeriesKey{Interface: key.Interface, Protocol: key.Protocol, IPv6: key.IPv6}
+		f.Folded.Add(volume)
+	}
+	s := into[key]
+	if s == nil {
+		s = &series{start: f.start}
+		into[key] = s
+	}
+	s.pending.Add(volume)
+}
+
+func seriesKey(rec *flow.Record) SeriesKey {
+	key := SeriesKey{
+		Source:      rec.Source,
+		Destination: rec.Destination,
+		Interface:   rec.Interface,
+		Protocol:    rec.Protocol,
+		IPv6:        rec.Source.Is6(),
+	}
+	switch initiator, _ := rec.Initiator(); initiator {
+	case flow.SourceSide:
+		key.Server, key.Port = flow.DestinationSide, rec.DestinationPort
+	case flow.DestinationSide:
+		key.Server, key.Port = flow.SourceSide, rec.SourcePort
+	case flow.NoSide:
+	}
+	return key
+}
+
+// Collect ends the interval at now and hands out what each series gained. A
+// point starts where the series' last one ended, also over intervals without
+// packets: receivers of deltas take a gap for a restart.
+func (f *FlowSeries) Collect(now time.Time, yield func(SeriesPoint)) {
+	for _, all := range []map[SeriesKey]*series{f.series, f.other} {
+		for key, s := range all {
+			if s.pending == (flow.Volume{}) {
+				if now.Sub(s.start) > keepIdle {
+					delete(all, key)
+				}
+				continue
+			}
+			yield(SeriesPoint{SeriesKey: key, Volume: s.pending, Start: s.start})
+			s.pending, s.start = flow.Volume{}, now
+		}
+	}
+	f.start = now
+}
+
+// Restore puts back points of the last Collect that could not be handed on; the
+// next one hands them out again, with what was gained since.
+func (f *FlowSeries) Restore(points []SeriesPoint) {
+	for _, p := range points {
+		all := f.series
+		if !p.Source.IsValid() {
+			all = f.other
+		}
+		s := all[p.SeriesKey]
+		if s == nil {
+			continue // cannot be: Collect keeps the series that it hands out
+		}
+		s.pending.Add(p.Volume)
+		s.start = p.Start
+	}
+}

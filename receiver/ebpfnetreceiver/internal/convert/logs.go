@@ -1,0 +1,107 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package convert makes pdata of what the receiver counted. It knows nothing
+// of eBPF.
+package convert // import "github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/convert"
+
+import (
+	"time"
+
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.opentelemetry.io/collector/pdata/plog"
+
+	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/internal/netattr"
+)
+
+// ScopeName is the instrumentation scope of what is not made by generated code.
+const ScopeName = "github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver"
+
+// Observer is what all records of one receiver share.
+type Observer struct {
+	// Version of the build, for the scope.
+	Version string
+	// NetNS is the inode number of the network namespace.
+	NetNS uint64
+}
+
+// attributes of a record at most, so that a map is allocated once
+const flowAttributes = 24
+
+// FlowLogs gives one log record per flow record, all observed at the same time.
+func (o *Observer) FlowLogs(records []flow.Record, observed time.Time) plog.Logs {
+	ld := plog.NewLogs()
+	sl := ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
+	sl.Scope().SetName(ScopeName)
+	sl.Scope().SetVersion(o.Version)
+	out := sl.LogRecords()
+	out.EnsureCapacity(len(records))
+	at := pcommon.NewTimestampFromTime(observed)
+	for i := range records {
+		rec := &records[i]
+		lr := out.AppendEmpty()
+		lr.SetEventName(netattr.EventFlow)
+		lr.SetTimestamp(pcommon.NewTimestampFromTime(rec.Last))
+		lr.SetObservedTimestamp(at)
+		lr.SetSeverityNumber(plog.SeverityNumberInfo)
+		o.flowAttributes(rec, lr.Attributes())
+	}
+	return ld
+}
+
+func (o *Observer) flowAttributes(rec *flow.Record, attrs pcommon.Map) {
+	attrs.EnsureCapacity(flowAttributes)
+	attrs.PutStr(netattr.SourceAddress, rec.Source.String())
+	attrs.PutStr(netattr.DestinationAddress, rec.Destination.String())
+	attrs.PutStr(netattr.NetworkTransport, rec.Protocol.String())
+	attrs.PutStr(netattr.NetworkType, NetworkType(rec.Source.Is6()))
+	putPorts(rec, attrs)
+	attrs.PutInt(netattr.FlowPackets, int64(rec.Packets))
+	attrs.PutInt(netattr.FlowBytes, int64(rec.Bytes))
+	attrs.PutInt(netattr.FlowStart, rec.First.UnixNano())
+	attrs.PutStr(netattr.FlowCommunityID, rec.CommunityID())
+	if rec.Protocol == flow.TCP && rec.Has&flow.HasPorts != 0 {
+		attrs.PutInt(netattr.TCPFlags, int64(rec.TCPFlags))
+	}
+	if side, evidence := rec.Initiator(); side != flow.NoSide {
+		attrs.PutStr(netattr.FlowInitiator, side.String())
+		attrs.PutStr(netattr.FlowInitiatorEvidence, string(evidence))
+	}
+	putLink(rec, attrs)
+	attrs.PutStr(netattr.NetworkInterfaceName, rec.Interface)
+	attrs.PutStr(netattr.ObservationDirection, rec.Direction.String())
+	attrs.PutInt(netattr.ObservationNetNS, int64(o.NetNS))
+}
+
+func putPorts(rec *flow.Record, attrs pcommon.Map) {
+	switch {
+	case rec.Has&flow.HasPorts == 0:
+	case rec.Protocol.IsICMP():
+		attrs.PutInt(netattr.ICMPType, int64(rec.SourcePort))
+		attrs.PutInt(netattr.ICMPCode, int64(rec.DestinationPort))
+	default:
+		attrs.PutInt(netattr.SourcePort, int64(rec.SourcePort))
+		attrs.PutInt(netattr.DestinationPort, int64(rec.DestinationPort))
+	}
+}
+
+func putLink(rec *flow.Record, attrs pcommon.Map) {
+	if rec.Has&flow.HasVLAN != 0 {
+		attrs.PutInt(netattr.VLANID, int64(rec.VLAN))
+	}
+	if rec.Has&flow.HasInnerVLAN != 0 {
+		attrs.PutInt(netattr.VLANInnerID, int64(rec.InnerVLAN))
+	}
+	if rec.Has&flow.HasMPLS != 0 {
+		attrs.PutInt(netattr.MPLSLabel, int64(rec.MPLSLabel))
+	}
+}
+
+// NetworkType is the value of network.type.
+func NetworkType(ipv6 bool) string {
+	if ipv6 {
+		return "ipv6"
+	}
+	return "ipv4"
+}

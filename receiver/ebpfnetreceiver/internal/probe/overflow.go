@@ -1,0 +1,141 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/netprobe-otel/netprobe/bpf"
+	"github.com/netprobe-otel/netprobe/internal/flow"
+)
+
+// How many flows the overflow table takes, as a multiple of the flow map's size.
+const overflowFactor = 4
+
+// overflow collects the packets whose flows found the flow map full. One
+// goroutine reads the ring buffer for as long as it is open.
+type overflow struct {
+	reader  *ringbuf.Reader
+	max     int
+	flushed chan struct{} // the reader has read all that was there at a Flush
+	done    chan struct{}
+
+	mu         sync.Mutex // guards what follows
+	flows      map[bpf.TCFlowKey]*bpf.TCFlowStats
+	overflowed flow.Volume
+	lost       flow.Volume
+}
+
+func newOverflow(events *ebpf.Map, flowEntries int) (*overflow, error) {
+	reader, err := ringbuf.NewReader(events)
+	if err != nil {
+		return nil, fmt.Errorf("open ring buffer: %w", err)
+	}
+	o := &overflow{
+		reader:  reader,
+		max:     flowEntries * overflowFactor,
+		flushed: make(chan struct{}),
+		done:    make(chan struct{}),
+		flows:   map[bpf.TCFlowKey]*bpf.TCFlowStats{},
+	}
+	go o.run()
+	return o, nil
+}
+
+func (o *overflow) run() {
+	defer close(o.done)
+	var rec ringbuf.Record
+	for {
+		switch err := o.reader.ReadInto(&rec); {
+		case err == nil:
+			o.add(rec.RawSample)
+		case errors.Is(err, ringbuf.ErrFlushed):
+			o.flushed <- struct{}{}
+		default:
+			return // closed
+		}
+	}
+}
+
+func (o *overflow) add(sample []byte) {
+	var event bpf.TCFlowEvent
+	if len(sample) < int(unsafe.Sizeof(event)) {
+		return // cannot be: the programs reserve just this size
+	}
+	// The sample is this struct in host order; it may lie at any address.
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&event)), unsafe.Sizeof(event)), sample)
+	v := flow.Volume{Packets: event.Packets, Bytes: event.Bytes}
+	stats := eventStats(&event)
+
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.overflowed.Add(v)
+	if have, ok := o.flows[event.Key]; ok {
+		mergeStats(have, stats)
+	} else if len(o.flows) < o.max {
+		o.flows[event.Key] = stats
+	} else {
+		o.lost.Add(v)
+	}
+}
+
+const (
+	tcpSYN = 0x02
+	tcpACK = 0x10
+)
+
+func eventStats(event *bpf.TCFlowEvent) *bpf.TCFlowStats {
+	stats := &bpf.TCFlowStats{
+		Packets:     event.Packets,
+		Bytes:       event.Bytes,
+		FirstMonoNs: event.MonoNs,
+		LastMonoNs:  event.MonoNs,
+	}
+	for i := range stats.TcpFlagSeen {
+		stats.TcpFlagSeen[i] = event.TcpFlags >> i & 1
+	}
+	switch event.TcpFlags & (tcpSYN | tcpACK) {
+	case tcpSYN:
+		stats.SynSeen = 1
+	case tcpSYN | tcpACK:
+		stats.SynAckSeen = 1
+	}
+	return stats
+}
+
+// take returns all that overflowed until now and starts anew.
+func (o *overflow) take() map[bpf.TCFlowKey]*bpf.TCFlowStats {
+	if err := o.reader.Flush(); err == nil {
+		select {
+		case <-o.flushed:
+		case <-o.done:
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	flows := o.flows
+	o.flows = map[bpf.TCFlowKey]*bpf.TCFlowStats{}
+	return flows
+}
+
+func (o *overflow) health() (overflowed, lost flow.Volume) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.overflowed, o.lost
+}
+
+// Close ends the goroutine.
+func (o *overflow) Close() error {
+	err := o.reader.Close()
+	<-o.done
+	return err
+}

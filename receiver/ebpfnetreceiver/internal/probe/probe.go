@@ -1,0 +1,204 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Package probe owns the eBPF programs: it loads them, attaches them to
+// interfaces and reads what they counted. It knows nothing of pdata or of the
+// collector, and nothing of which interfaces the user wants.
+package probe // import "github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/netprobe-otel/netprobe/bpf"
+)
+
+// TCMode says how to attach the TC programs.
+type TCMode string
+
+// TC modes.
+const (
+	TCOff    TCMode = "off"
+	TCAuto   TCMode = "auto" // TCX where the kernel has it, else clsact
+	TCX      TCMode = "tcx"
+	TCClsact TCMode = "clsact"
+)
+
+// XDPMode says how to attach the XDP program.
+type XDPMode string
+
+// XDP modes.
+const (
+	XDPOff     XDPMode = "off"
+	XDPAuto    XDPMode = "auto" // native where the driver has it, else off
+	XDPNative  XDPMode = "native"
+	XDPGeneric XDPMode = "generic"
+)
+
+// FlowMap says what kind of map holds the flows.
+type FlowMap string
+
+// Kinds of flow maps.
+const (
+	FlowMapAuto   FlowMap = "auto" // per CPU while that is small, else shared
+	FlowMapShared FlowMap = "shared"
+	FlowMapPerCPU FlowMap = "per_cpu"
+)
+
+// Options of a Probe.
+type Options struct {
+	TC              TCMode
+	XDP             XDPMode
+	Flows           bool
+	FlowMap         FlowMap
+	FlowEntries     uint32 // of each of the two flow maps
+	RingBufferBytes uint32
+	MaxInterfaces   uint32
+}
+
+// Probe is the set of loaded programs. Except for Close it is for one goroutine
+// at a time.
+type Probe struct {
+	opts Options
+
+	tc  *bpf.TCObjects
+	xdp *bpf.XDPObjects
+
+	flows    *flowTable // nil without flows
+	attached map[int]*attachment
+	closers  closers
+}
+
+// Load loads the programs that opts ask for. Nothing is attached yet. An error
+// names the missing privilege or kernel feature where that is what failed.
+func Load(opts Options) (*Probe, error) {
+	p := &Probe{opts: opts, attached: map[int]*attachment{}}
+	if err := p.load(); err != nil {
+		return nil, errors.Join(explainLoad(err), p.closers.Close())
+	}
+	return p, nil
+}
+
+func (p *Probe) load() error {
+	if err := removeMemlock(); err != nil {
+		return err
+	}
+	// The XDP program shares the TC object's counters, so this one is loaded
+	// even where TC is off; programs that are never attached cost nothing.
+	if err := p.loadTC(); err != nil {
+		return err
+	}
+	if p.opts.XDP != XDPOff {
+		if err := p.loadXDP(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Probe) loadTC() error {
+	spec, err := bpf.LoadTC()
+	if err != nil {
+		return fmt.Errorf("read tc programs: %w", err)
+	}
+	perCPU := p.opts.flowsPerCPU()
+	for name, value := range map[string]bool{
+		bpf.TCVarCfgFlows:       p.opts.Flows,
+		bpf.TCVarCfgFlowsPerCpu: perCPU,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	for _, name := range []string{bpf.TCMapFlows0, bpf.TCMapFlows1} {
+		spec.Maps[name].MaxEntries = p.opts.FlowEntries
+		if !p.opts.Flows {
+			spec.Maps[name].MaxEntries = 1
+		}
+		if perCPU {
+			spec.Maps[name].Type = ebpf.PerCPUHash
+		}
+	}
+	spec.Maps[bpf.TCMapFlowEvents].MaxEntries = p.opts.RingBufferBytes
+	spec.Maps[bpf.TCMapInterfaces].MaxEntries = p.opts.MaxInterfaces
+
+	p.tc = &bpf.TCObjects{}
+	if err := spec.LoadAndAssign(p.tc, nil); err != nil {
+		return fmt.Errorf("load tc programs: %w", err)
+	}
+	p.closers = append(p.closers, p.tc)
+	if !p.opts.Flows {
+		return nil
+	}
+	p.flows, err = newFlowTable(p.tc, perCPU, int(p.opts.FlowEntries))
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, p.flows)
+	return nil
+}
+
+// xdpHasFrags lets a program see frames in several buffers (5.18); drivers
+// refuse one without it on interfaces with a large MTU.
+const xdpHasFrags = 1 << 5
+
+func (p *Probe) loadXDP() error {
+	err := p.tryLoadXDP(xdpHasFrags)
+	if err != nil {
+		// asked for at every kernel, since nothing else tells whether it is known
+		if without := p.tryLoadXDP(0); without != nil {
+			return fmt.Errorf("load xdp program: %w", without)
+		}
+	}
+	p.closers = append(p.closers, p.xdp)
+	return nil
+}
+
+func (p *Probe) tryLoadXDP(flags uint32) error {
+	spec, err := bpf.LoadXDP()
+	if err != nil {
+		return fmt.Errorf("read xdp program: %w", err)
+	}
+	spec.Programs[bpf.XDPProgXdpCount].Flags |= flags
+	spec.Maps[bpf.XDPMapXdpInterfaces].MaxEntries = p.opts.MaxInterfaces
+	p.xdp = &bpf.XDPObjects{}
+	return spec.LoadAndAssign(p.xdp, &ebpf.CollectionOptions{
+		MapReplacements: map[string]*ebpf.Map{
+			bpf.XDPMapParseOutcomes: p.tc.ParseOutcomes,
+			bpf.XDPMapLosses:        p.tc.Losses,
+		},
+	})
+}
+
+// Detach takes all programs off all interfaces. Counters stay readable.
+func (p *Probe) Detach() error {
+	var errs []error
+	for index := range p.attached {
+		errs = append(errs, p.detachPrograms(index))
+	}
+	return errors.Join(errs...)
+}
+
+// Close detaches and unloads everything. It may be called twice.
+func (p *Probe) Close() error {
+	return errors.Join(p.Detach(), p.closers.Close())
+}
+
+// closers close in reverse order, all of them even after a failure.
+type closers []io.Closer
+
+// Close may be called twice.
+func (c *closers) Close() error {
+	var errs []error
+	for _, cl := range slices.Backward(*c) {
+		errs = append(errs, cl.Close())
+	}
+	*c = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,304 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package ebpfnetreceiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.opentelemetry.io/collector/receiver"
+	"go.uber.org/zap"
+
+	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
+)
+
+// prober is what a session needs of the probe.
+type prober interface {
+	Attach(probe.Interface) ([]probe.Attachment, error)
+	Remove(index int) error
+	Detach() error
+	InterfaceCounters(index int) (flow.InterfaceCounters, error)
+	DrainFlows(func(*flow.Record)) error
+	Health() (probe.Health, error)
+	Close() error
+}
+
+// window is what one reading of the counters gave. Sinks must not keep it.
+type window struct {
+	start, end time.Time
+	interfaces []aggregate.InterfacePoint
+	flows      []flow.Record
+}
+
+// sink takes windows to one signal's consumer. It handles the consumer's
+// errors itself.
+type sink interface {
+	start(began time.Time, netns uint64)
+	consume(ctx context.Context, w *window)
+	stop(ctx context.Context)
+}
+
+// session owns the loaded programs of one component ID and reads them at every
+// interval, for all signals at once: they then speak of the same span of time,
+// and of each packet once.
+type session struct {
+	cfg    *Config
+	logger *zap.Logger
+	set    component.TelemetrySettings
+	load   func(probe.Options) (prober, error)
+
+	mu       sync.Mutex // guards all that follows
+	started  bool
+	startErr error
+	idle     bool // could not load, and error_mode says to go on
+	hosts    []component.Host
+	sinks    []sink
+	cancel   context.CancelFunc
+	done     chan struct{}
+
+	probe     prober
+	watcher   *netdev.Watcher
+	watched   *watchList
+	totals    *aggregate.Interfaces
+	telemetry *telemetry
+	degraded  bool
+	lastRead  time.Time
+	flows     []flow.Record // reused
+}
+
+func newSession(set receiver.Settings, cfg *Config) *session {
+	return &session{
+		cfg:    cfg,
+		logger: set.Logger,
+		set:    set.TelemetrySettings,
+		load: func(opts probe.Options) (prober, error) {
+			p, err := probe.Load(opts)
+			if err != nil {
+				return nil, err
+			}
+			return p, nil
+		},
+	}
+}
+
+func (s *session) options() probe.Options {
+	return probe.Options{
+		TC:              probe.TCMode(s.cfg.TC.Mode),
+		XDP:             probe.XDPMode(s.cfg.XDP.Mode),
+		Flows:           s.cfg.Flows.Enabled && s.cfg.TC.Mode != string(probe.TCOff),
+		FlowMap:         probe.FlowMap(s.cfg.Flows.Map),
+		FlowEntries:     s.cfg.Flows.MaxEntries,
+		RingBufferBytes: s.cfg.RingBufferBytes,
+		MaxInterfaces:   s.cfg.Interfaces.MaxEntries,
+	}
+}
+
+// join adds a sink and starts the session for the first.
+func (s *session) join(ctx context.Context, host component.Host, sk sink) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.started {
+		s.started = true
+		s.startErr = s.start(ctx, host)
+	}
+	if s.startErr != nil {
+		return s.startErr
+	}
+	s.hosts = append(s.hosts, host)
+	if s.idle {
+		return nil
+	}
+	netns, err := probe.NetNS()
+	if err != nil {
+		return err
+	}
+	sk.start(s.lastRead, netns)
+	s.sinks = append(s.sinks, sk)
+	return nil
+}
+
+func (s *session) start(_ context.Context, host component.Host) error {
+	err := s.open()
+	if err == nil {
+		// not the context of Start, which ends with it
+		ctx, cancel := context.WithCancel(context.Background())
+		s.cancel, s.done = cancel, make(chan struct{})
+		s.lastRead = time.Now()
+		go s.run(ctx)
+		return nil
+	}
+	err = errors.Join(err, s.close())
+	if s.cfg.ErrorMode != ErrorModeIgnore {
+		return err
+	}
+	s.idle = true
+	s.logger.Warn("Receives nothing, because eBPF cannot be used here and error_mode is ignore", zap.Error(err))
+	componentstatus.ReportStatus(host, componentstatus.NewPermanentErrorEvent(err))
+	return nil
+}
+
+// open loads the programs and attaches them to the interfaces that are there.
+func (s *session) open() error {
+	opts := s.options()
+	var err error
+	if s.probe, err = s.load(opts); err != nil {
+		return err
+	}
+	if s.telemetry, err = newTelemetry(s.set); err != nil {
+		return err
+	}
+	s.logger.Info("Loaded the eBPF programs", zap.Uint64("kernel_memory_estimate_bytes", opts.MapBytes()))
+	s.totals = aggregate.NewInterfaces()
+	s.watched = newWatchList(netdev.Filter{Include: s.cfg.Interfaces.Include, Exclude: s.cfg.Interfaces.Exclude})
+	if s.watcher, err = netdev.Watch(); err != nil {
+		return err
+	}
+	all, err := netdev.List()
+	if err != nil {
+		return err
+	}
+	for _, pattern := range s.watched.filter.Unmatched(all) {
+		s.logger.Warn("No interface matches yet; waiting for one", zap.String("interfaces::include", pattern))
+	}
+	s.reconcile(all)
+	if len(s.watched.attached) == 0 && len(s.watched.failed) > 0 {
+		errs := []error{errors.New("no interface could be watched")}
+		for _, f := range s.watched.failed {
+			errs = append(errs, f.err)
+		}
+		return errors.Join(errs...)
+	}
+	return nil
+}
+
+func (s *session) run(ctx context.Context) {
+	defer close(s.done)
+	ticker := time.NewTicker(s.cfg.Interval)
+	defer ticker.Stop()
+	updates := s.watcher.Updates()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			s.tick(ctx)
+		case u, ok := <-updates:
+			s.update(u, ok)
+		}
+		// nil, which never delivers, while there is no subscription
+		updates = s.watcher.Updates()
+	}
+}
+
+func (s *session) tick(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watcher == nil {
+		s.resync()
+	}
+	s.retryFailed()
+	s.collect(ctx)
+}
+
+func (s *session) update(u netlink.LinkUpdate, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, have := netdev.ReadEvent(u, ok); have {
+		s.handle(e)
+	}
+}
+
+// leave hands what was counted until now to the sinks and removes one. The last
+// one ends the session.
+func (s *session) leave(ctx context.Context, sk sink) error {
+	s.mu.Lock()
+	at := slices.Index(s.sinks, sk)
+	if at < 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	if len(s.sinks) > 1 {
+		defer s.mu.Unlock()
+		s.collect(ctx)
+		s.sinks = slices.Delete(s.sinks, at, at+1)
+		sk.stop(ctx)
+		return nil
+	}
+	s.mu.Unlock()
+
+	s.cancel()
+	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// What the programs count between the last reading and their end would be lost.
+	err := s.probe.Detach()
+	s.collect(ctx)
+	s.sinks = nil
+	sk.stop(ctx)
+	return errors.Join(err, s.close())
+}
+
+func (s *session) close() error {
+	s.watcher.Close()
+	s.watcher = nil
+	if s.telemetry != nil {
+		s.telemetry.close()
+	}
+	if s.probe == nil {
+		return nil
+	}
+	if err := s.probe.Close(); err != nil {
+		return fmt.Errorf("unload programs: %w", err)
+	}
+	return nil
+}
+
+// collect reads all counters once and gives them to all sinks.
+func (s *session) collect(ctx context.Context) {
+	w := window{start: s.lastRead, end: time.Now(), flows: s.flows[:0]}
+	for index := range s.watched.attached {
+		s.observe(index)
+	}
+	if err := s.probe.DrainFlows(func(rec *flow.Record) {
+		rec.Interface = s.watched.name(int(rec.InterfaceIndex))
+		w.flows = append(w.flows, *rec)
+	}); err != nil {
+		s.logger.Error("Could not read all flows; they stay for the next interval", zap.Error(err))
+	}
+	s.watched.forgetRemoved()
+	s.totals.Collect(w.end, func(p aggregate.InterfacePoint) { w.interfaces = append(w.interfaces, p) })
+	s.flows, s.lastRead = w.flows, w.end
+
+	if health, err := s.probe.Health(); err != nil {
+		s.logger.Error("Could not read the health counters", zap.Error(err))
+	} else {
+		s.telemetry.record(ctx, health)
+	}
+	for _, sk := range s.sinks {
+		sk.consume(ctx, &w)
+	}
+}
+
+// observe adds what an interface's counters gained to the totals of its name.
+func (s *session) observe(index int) {
+	counters, err := s.probe.InterfaceCounters(index)
+	if err != nil {
+		s.logger.Error("Could not read the counters of an interface",
+			zap.String("interface", s.watched.name(index)), zap.Error(err))
+		return
+	}
+	s.totals.Observe(index, counters)
+}

@@ -1,0 +1,208 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package ebpfnetreceiver
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/collector/component/componentstatus"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
+)
+
+// watchList is which interfaces are watched, and which could not be.
+type watchList struct {
+	filter   netdev.Filter
+	attached map[int]netdev.Interface
+	failed   map[int]failure
+	// removed keeps the names of interfaces whose last flows are still to be read.
+	removed map[int]string
+	// warned has the fall-backs that were already logged.
+	warned map[string]bool
+}
+
+type failure struct {
+	iface netdev.Interface
+	err   error
+}
+
+func newWatchList(filter netdev.Filter) *watchList {
+	return &watchList{
+		filter:   filter,
+		attached: map[int]netdev.Interface{},
+		failed:   map[int]failure{},
+		removed:  map[int]string{},
+		warned:   map[string]bool{},
+	}
+}
+
+func (l *watchList) name(index int) string {
+	if iface, ok := l.attached[index]; ok {
+		return iface.Name
+	}
+	return l.removed[index]
+}
+
+func (l *watchList) forgetRemoved() {
+	clear(l.removed)
+}
+
+// reconcile makes the watched interfaces those of a full list.
+func (s *session) reconcile(all map[int]netdev.Interface) {
+	for index, iface := range s.watched.attached {
+		if _, ok := all[index]; !ok {
+			s.unwatch(iface)
+		}
+	}
+	for index := range s.watched.failed {
+		if _, ok := all[index]; !ok {
+			delete(s.watched.failed, index)
+		}
+	}
+	for _, iface := range all {
+		s.upsert(iface)
+	}
+	s.reportStatus()
+}
+
+// handle follows one change.
+func (s *session) handle(e netdev.Event) {
+	switch {
+	case e.Resync:
+		s.resync()
+		return
+	case e.Gone:
+		delete(s.watched.failed, e.Interface.Index)
+		if iface, ok := s.watched.attached[e.Interface.Index]; ok {
+			s.unwatch(iface)
+		}
+	default:
+		s.upsert(e.Interface)
+	}
+	s.reportStatus()
+}
+
+// resync subscribes anew after the kernel had more changes than it could tell.
+// Where that fails, the next interval tries again.
+func (s *session) resync() {
+	s.watcher.Close()
+	var err error
+	if s.watcher, err = netdev.Watch(); err != nil {
+		s.logger.Error("Lost track of interfaces; trying again at the next interval", zap.Error(err))
+		return
+	}
+	all, err := netdev.List()
+	if err != nil {
+		s.logger.Error("Lost track of interfaces; trying again at the next interval", zap.Error(err))
+		s.watcher.Close()
+		s.watcher = nil
+		return
+	}
+	s.reconcile(all)
+}
+
+// upsert follows an interface that is new, renamed, or otherwise changed.
+func (s *session) upsert(iface netdev.Interface) {
+	was, attached := s.watched.attached[iface.Index]
+	wanted := s.watched.filter.Match(iface.Name)
+	switch {
+	case attached && !wanted:
+		s.unwatch(was)
+	case attached && was.Name != iface.Name:
+		s.observe(iface.Index)
+		s.totals.Rename(iface.Index, iface.Name, time.Now())
+		s.watched.attached[iface.Index] = iface
+		s.logger.Info("Interface renamed", zap.String("from", was.Name), zap.String("to", iface.Name))
+	case !attached && wanted:
+		s.watch(iface)
+	case !attached:
+		delete(s.watched.failed, iface.Index)
+	}
+}
+
+func (s *session) watch(iface netdev.Interface) {
+	modes, err := s.probe.Attach(probe.Interface{Index: iface.Index, Ethernet: iface.Ethernet})
+	if errors.Is(err, unix.ENODEV) {
+		return // gone again; its end is announced too
+	}
+	if err != nil {
+		err = fmt.Errorf("watch interface %s: %w", iface.Name, err)
+		if last, ok := s.watched.failed[iface.Index]; !ok || last.err.Error() != err.Error() {
+			s.logger.Warn("Cannot watch an interface; trying again at every interval", zap.Error(err))
+		}
+		s.watched.failed[iface.Index] = failure{iface: iface, err: err}
+		return
+	}
+	delete(s.watched.failed, iface.Index)
+	delete(s.watched.removed, iface.Index)
+	s.watched.attached[iface.Index] = iface
+	s.totals.Appear(iface.Index, iface.Name, time.Now())
+	s.telemetry.attached(iface.Index, modes)
+	s.logModes(iface, modes)
+}
+
+// logModes says once for each hook and reason that a better mode is not used.
+func (s *session) logModes(iface netdev.Interface, modes []probe.Attachment) {
+	for _, m := range modes {
+		s.logger.Debug("Attached a program", zap.String("interface", iface.Name),
+			zap.Stringer("hook", m.Hook), zap.String("mode", m.Mode), zap.String("reason", m.Reason))
+		key := m.Hook.String() + m.Reason
+		if m.Reason == "" || s.watched.warned[key] {
+			continue
+		}
+		s.watched.warned[key] = true
+		s.logger.Warn("A program is not attached in the best mode; said once, the count is in otelcol_receiver_ebpfnet_programs",
+			zap.String("interface", iface.Name), zap.Stringer("hook", m.Hook),
+			zap.String("mode", m.Mode), zap.String("reason", m.Reason), zap.Error(m.Err))
+	}
+}
+
+// unwatch takes the last counts of an interface and lets go of it.
+func (s *session) unwatch(iface netdev.Interface) {
+	s.observe(iface.Index)
+	if err := s.probe.Remove(iface.Index); err != nil {
+		s.logger.Warn("Could not detach from an interface", zap.String("interface", iface.Name), zap.Error(err))
+	}
+	s.totals.Vanish(iface.Index, time.Now())
+	s.telemetry.detached(iface.Index)
+	delete(s.watched.attached, iface.Index)
+	s.watched.removed[iface.Index] = iface.Name
+}
+
+func (s *session) retryFailed() {
+	for _, f := range s.watched.failed {
+		s.watch(f.iface)
+	}
+	s.reportStatus()
+}
+
+// reportStatus reports when interfaces begin or cease to be out of reach.
+func (s *session) reportStatus() {
+	degraded := len(s.watched.failed) > 0
+	if degraded == s.degraded {
+		return
+	}
+	s.degraded = degraded
+	if !degraded {
+		s.report(componentstatus.NewEvent(componentstatus.StatusOK))
+		return
+	}
+	for _, f := range s.watched.failed {
+		s.report(componentstatus.NewRecoverableErrorEvent(f.err))
+		return
+	}
+}
+
+func (s *session) report(e *componentstatus.Event) {
+	for _, host := range s.hosts {
+		componentstatus.ReportStatus(host, e)
+	}
+}
