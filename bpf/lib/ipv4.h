@@ -60,7 +60,7 @@ static __always_inline enum parse_outcome parse_ipv4(struct cursor *cur, struct 
 	pkt->more_fragments = fragment & IPV4_MORE_FRAGMENTS;
 
 	total = bpf_ntohs(ip.total_len);
-	pkt->end = total ? cur->off + total : cur->len;
+	pkt->end = total ? cur->off + total : 0;
 	if (total && total < header_len)
 		return PARSE_MALFORMED;
 	advance(cur, header_len);

@@ -120,7 +120,7 @@ static __always_inline enum parse_outcome parse_ipv6(struct cursor *cur, struct 
 
 	advance(cur, sizeof(ip));
 	payload = bpf_ntohs(ip.payload_len);
-	pkt->end = payload ? cur->off + payload : cur->len;
+	pkt->end = payload ? cur->off + payload : 0;
 
 	for (i = 0; i < MAX_EXTENSION_HEADERS && is_extension(key->protocol); i++) {
 		outcome = walk_extension(cur, pkt);

@@ -58,6 +58,9 @@ static __always_inline enum parse_outcome parse_tcp(struct cursor *cur, struct p
 	return need(cur, pkt, len);
 }
 
+/* parse_udp judges the length of a UDP datagram, and what a UDP-Lite checksum
+ * covers, which stands in its place and has the same bounds (RFC 3828, section 3.1).
+ */
 static __always_inline enum parse_outcome parse_udp(struct cursor *cur, struct packet *pkt)
 {
 	__be16 wire_len;
@@ -66,12 +69,12 @@ static __always_inline enum parse_outcome parse_udp(struct cursor *cur, struct p
 	if (!load(cur, cur->off + 4, &wire_len, sizeof(wire_len)))
 		return PARSE_TRUNCATED;
 	len = bpf_ntohs(wire_len);
-	/* 0 stands for "longer than the field can say" (RFC 2675, section 4) */
+	/* 0 stands for "longer than the field can say" (RFC 2675, section 4), or for all of it */
 	if (!len)
 		return PARSE_OK;
-	if (len < UDP_HEADER_LEN || (!pkt->more_fragments && cur->off + len > pkt->end))
+	if (len < UDP_HEADER_LEN)
 		return PARSE_MALFORMED;
-	return PARSE_OK;
+	return pkt->more_fragments ? PARSE_OK : need(cur, pkt, len);
 }
 
 /* parse_l4 reads the transport header at the cursor. Ports stand in the first
@@ -108,7 +111,7 @@ static __always_inline enum parse_outcome parse_l4(struct cursor *cur, struct pa
 		return outcome;
 	if (key->protocol == IPPROTO_TCP)
 		outcome = parse_tcp(cur, pkt);
-	else if (key->protocol == IPPROTO_UDP)
+	else if (key->protocol == IPPROTO_UDP || key->protocol == IPPROTO_UDPLITE)
 		outcome = parse_udp(cur, pkt);
 	return outcome == PARSE_OK ? whole(cur, pkt) : outcome;
 }

@@ -9,7 +9,9 @@
 
 struct packet {
 	struct flow_key key;
-	/* where the IP datagram ends by its own length, from the start of the packet */
+	/* where the IP datagram ends by its own length, from the start of the packet;
+	 * 0 where it has none and ends with the packet
+	 */
 	__u32 end;
 	/* bytes up to the end of the transport header; what every GSO segment repeats */
 	__u32 header_len;
@@ -27,7 +29,7 @@ struct packet {
 static __always_inline enum parse_outcome need(const struct cursor *cur, const struct packet *pkt,
 					       __u32 size)
 {
-	if (cur->off + size > pkt->end)
+	if (pkt->end && cur->off + size > pkt->end)
 		return PARSE_MALFORMED;
 	if (cur->off + size > cur->len)
 		return PARSE_TRUNCATED;

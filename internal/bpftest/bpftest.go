@@ -113,10 +113,7 @@ func explain(err error) error {
 // The flow table is emptied before.
 func (r *Runner) RunTC(tb testing.TB, prog *ebpf.Program, data []byte, ctx *SKB) Result {
 	tb.Helper()
-	hook, dir := bpf.TCHookHOOK_TC_INGRESS, bpf.TCDirectionDIRECTION_INGRESS
-	if prog == r.TC.TcEgress || prog == r.TC.TcEgressL3 {
-		hook, dir = bpf.TCHookHOOK_TC_EGRESS, bpf.TCDirectionDIRECTION_EGRESS
-	}
+	hook, dir := r.place(prog)
 	r.Clear(tb)
 	outcomes, iface := r.outcomes(tb, r.TC.ParseOutcomes, hook), r.Interface(tb, dir)
 
@@ -131,6 +128,14 @@ func (r *Runner) RunTC(tb testing.TB, prog *ebpf.Program, data []byte, ctx *SKB)
 	res.Outcome, res.Volume = changed(tb, outcomes, r.outcomes(tb, r.TC.ParseOutcomes, hook))
 	res.Interface = sub(r.Interface(tb, dir), iface)
 	return res
+}
+
+// place tells where a TC program sits.
+func (r *Runner) place(prog *ebpf.Program) (bpf.TCHook, bpf.TCDirection) {
+	if prog == r.TC.TcEgress || prog == r.TC.TcEgressL3 {
+		return bpf.TCHookHOOK_TC_EGRESS, bpf.TCDirectionDIRECTION_EGRESS
+	}
+	return bpf.TCHookHOOK_TC_INGRESS, bpf.TCDirectionDIRECTION_INGRESS
 }
 
 // RunXDP runs a frame through the XDP program.
@@ -181,6 +186,8 @@ func merge(values []bpf.TCFlowStats) bpf.TCFlowStats {
 			sum.TcpFlagSeen[i] |= seen
 		}
 		sum.TcpFlagsHint |= v.TcpFlagsHint
+		sum.SynSeen |= v.SynSeen
+		sum.SynAckSeen |= v.SynAckSeen
 	}
 	return sum
 }

@@ -37,8 +37,8 @@ var (
 func (k *Key) CommunityID() string {
 	source, destination := k.Source.AsSlice(), k.Destination.AsSlice()
 	a, b := k.SourcePort, k.DestinationPort
-	oneWay := false
-	if k.Protocol.IsICMP() {
+	ports, oneWay := k.communityIDHasPorts(), false
+	if ports && k.Protocol.IsICMP() {
 		a, b, oneWay = k.icmpPorts()
 	}
 	if order := bytes.Compare(source, destination); !oneWay && (order > 0 || order == 0 && a > b) {
@@ -50,12 +50,23 @@ func (k *Key) CommunityID() string {
 	msg = append(msg, source...)
 	msg = append(msg, destination...)
 	msg = append(msg, byte(k.Protocol), 0)
-	if k.Has&HasPorts != 0 {
+	if ports {
 		msg = binary.BigEndian.AppendUint16(msg, a)
 		msg = binary.BigEndian.AppendUint16(msg, b)
 	}
 	sum := sha1.Sum(msg) //nolint:gosec // see the import
 	return "1:" + base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// communityIDHasPorts says whether ports go into the hash: version 1 knows
+// those of five protocols, and takes any other for one without.
+func (k *Key) communityIDHasPorts() bool {
+	switch k.Protocol {
+	case TCP, UDP, SCTP, ICMP, ICMPv6:
+		return k.Has&HasPorts != 0
+	default:
+		return false
+	}
 }
 
 func (k *Key) icmpPorts() (source, destination uint16, oneWay bool) {
