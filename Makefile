@@ -5,12 +5,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 GO ?= go
+# No version control stamp: the version is that of builder-config.yaml.
+export GOFLAGS ?= -buildvcs=false
 TOOLS := internal/tools/go.mod
 CONFIG ?= config/netprobe.yaml
 # The clang major that the committed objects are made with: another one gives
 # other bytes.
 CLANG := clang-19
-FUZZTIME ?= 15s
+# a number of executions, because a time can run out in the middle of one
+FUZZTIME ?= 30000x
 BIN := build/netprobe
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -50,7 +53,7 @@ test-race: ## The receiver's tests under the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race ./receiver/... ./internal/...
 
 .PHONY: fuzz
-fuzz: ## Fuzz each parser for FUZZTIME (15s); the eBPF ones as root
+fuzz: ## Fuzz each parser for FUZZTIME (30000x, or as 10m); the eBPF ones as root
 	@set -e; for pkg in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "fuzz $$pkg $$f $(FUZZTIME)"; \
@@ -91,7 +94,7 @@ check-go:
 	@command -v $(GO) >/dev/null || { echo "Go 1.26 or later is needed: https://go.dev/dl/" >&2; exit 1; }
 
 # Debian packages that the tests and generators call.
-PACKAGES := clang-19 clang-format-19 llvm-19 iproute2 iputils-ping iperf3
+PACKAGES := git clang-19 clang-format-19 llvm-19 iproute2 iputils-ping iperf3
 .PHONY: deps
 deps: check-go ## Install the Debian packages that tests and generators need
 	@missing=; for p in $(PACKAGES); do \

@@ -4,7 +4,9 @@
 package bpf_test
 
 import (
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -186,19 +188,24 @@ func TestUnknownInterface(t *testing.T) {
 	assert.Equal(t, volume, sum)
 }
 
-// Packets of the same new flows on all CPUs at once: whichever of them makes
-// the entry, none is lost.
-func TestFlowsFromSeveralCPUs(t *testing.T) {
-	const senders, flows = 4, 500
+// Two CPUs meet the same new flow at once: whichever of them makes the entry,
+// the other's packet is in it too.
+func TestNewFlowsFromTwoCPUs(t *testing.T) {
+	const senders, flows = 2, 4000
 	r := bpftest.New(t, bpftest.Options{FlowEntries: flows})
 	frames := make([][]byte, flows)
 	for i := range frames {
 		frames[i] = conversation{uint16(10000 + i)}.frame(t, 1<<(i%8), 0)
 	}
+	var ready atomic.Int64
 	var all sync.WaitGroup
 	for range senders {
 		all.Go(func() {
-			for _, frame := range frames {
+			for i, frame := range frames {
+				// side by side, so that both look before either has written
+				for ready.Add(1); ready.Load() < int64(senders*(i+1)); {
+					runtime.Gosched()
+				}
 				ret, err := r.TC.TcIngress.Run(&ebpf.RunOptions{Data: frame})
 				assert.NoError(t, err)
 				assert.Equal(t, tcUnspec, ret)
@@ -207,12 +214,40 @@ func TestFlowsFromSeveralCPUs(t *testing.T) {
 	}
 	all.Wait()
 
-	var want []bpftest.Flow
+	got := make(map[bpf.TCFlowKey]bpf.TCFlowStats, flows)
+	for _, flow := range withoutTimes(r.Flows(t)) {
+		got[flow.Key] = flow.Stats
+	}
+	require.Len(t, got, flows)
 	for i, frame := range frames {
 		key := conversation{uint16(10000 + i)}.key()
-		want = append(want, wantFlows(&key,
-			bpf.TCVolume{Packets: senders, Bytes: senders * uint64(len(frame))}, 1<<(i%8))...)
+		volume := bpf.TCVolume{Packets: senders, Bytes: senders * uint64(len(frame))}
+		want := wantFlows(&key, volume, 1<<(i%8))[0]
+		require.Equal(t, want.Stats, got[key], "flow %d", i)
 	}
-	require.ElementsMatch(t, want, withoutTimes(r.Flows(t)))
 	requireNoLoss(t, r)
+}
+
+// All CPUs add to the same entry. The interface's counters are each CPU's own,
+// so they say how many packets there were.
+func TestHotFlowFromAllCPUs(t *testing.T) {
+	forBothMaps(t, bpftest.Options{}, func(t *testing.T, r *bpftest.Runner) {
+		c := conversation{50006}
+		frame := c.frame(t, tcpACK, 20)
+		var all sync.WaitGroup
+		for range runtime.NumCPU() {
+			all.Go(func() {
+				ret, err := r.TC.TcIngress.Run(&ebpf.RunOptions{Data: frame, Repeat: 200_000})
+				assert.NoError(t, err)
+				assert.Equal(t, tcUnspec, ret)
+			})
+		}
+		all.Wait()
+
+		counted := r.Interface(t, bpf.TCDirectionDIRECTION_INGRESS)
+		require.GreaterOrEqual(t, counted.Packets, uint64(runtime.NumCPU()*200_000))
+		key := c.key()
+		require.Equal(t, wantFlows(&key, counted, tcpACK), withoutTimes(r.Flows(t)))
+		requireNoLoss(t, r)
+	})
 }

@@ -85,6 +85,11 @@ func ipv4FragmentCases(tb testing.TB) []packetCase {
 			flow:  v4(tcp, fragment),
 		},
 		{
+			name:  "ipv4 fragment at the offset with only the highest bit",
+			frame: fragmentOf(tcp, 32768, true, packets.TCP(tcpSYN)),
+			flow:  v4(tcp, fragment),
+		},
+		{
 			name:    "ipv4 tiny first fragment",
 			frame:   fragmentOf(tcp, 0, true, packets.Head(tb, 8, packets.TCP(tcpSYN))),
 			outcome: malformed, flow: v4(tcp, ports),
@@ -128,6 +133,19 @@ func ipv4LengthCases(tb testing.TB) []packetCase {
 			name:    "ipv4 total length shorter than the header with options",
 			frame:   packets.Patch16(eth4(tb, packets.IPv4Options(tcp, 4), packets.TCP(tcpACK)), ipv4Total, 23),
 			outcome: malformed, flow: v4(tcp),
+		},
+		{
+			// where nothing behind the header would miss the bytes
+			name: "ipv4 total length shorter than the header with options of an unknown protocol",
+			frame: packets.Patch16(eth4(tb, packets.IPv4Options(protoUnknown, 4), packets.Payload(8)),
+				ipv4Total, 23),
+			outcome: malformed, flow: v4(protoUnknown),
+		},
+		{
+			name: "ipv4 total length 0 of an unknown protocol",
+			frame: packets.Patch16(eth4(tb, packets.IPv4Options(protoUnknown, 40), packets.Payload(8)),
+				ipv4Total, 0),
+			flow: v4(protoUnknown), needs: transport4 + 40,
 		},
 		{
 			name:  "ipv4 total length of the header alone",

@@ -189,6 +189,11 @@ func ipv6FragmentCases(tb testing.TB) []packetCase {
 			flow:  v6(tcp, fragment), chain: chain,
 		},
 		{
+			name:  "ipv6 fragment at the offset with only the highest bit",
+			frame: fragmentOf(tcp, 32768, true, packets.TCP(tcpSYN)),
+			flow:  v6(tcp, fragment), chain: chain,
+		},
+		{
 			name: "ipv6 middle fragment behind hop-by-hop options",
 			frame: eth6(tb, packets.IPv6(hopByHop), packets.Options(fragmentHeader, 8),
 				packets.IPv6Fragment(udp, 1448, true), packets.Payload(24)),

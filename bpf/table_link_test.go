@@ -240,17 +240,14 @@ func otherLinkCases(tb testing.TB) []packetCase {
 	}
 	// a spanning tree's bridge sends these: IEEE 802.1D, section 9
 	bpdu := []packets.Layer{&layers.LLC{DSAP: 0x42, SSAP: 0x42, Control: 3}, gopacket.Payload(make([]byte, 35))}
-	snap := []packets.Layer{
-		&layers.LLC{DSAP: 0xaa, SSAP: 0xaa, Control: 3},
-		&layers.SNAP{OrganizationalCode: []byte{0, 0, 0}, Type: typeIPv4},
-	}
 	cases := []packetCase{
 		{name: "arp", frame: eth(tb, layers.EthernetTypeARP, arp)},
 		{name: "arp with padding", frame: packets.Pad(eth(tb, layers.EthernetTypeARP, arp))},
 		{name: "lldp", frame: eth(tb, layers.EthernetTypeLinkLayerDiscovery, lldp)},
 		{name: "llc spanning tree", frame: packets.Pad(eth(tb, 38, bpdu...))},
-		// Ethernet's own framing of IP (RFC 894) is the only one in use
-		{name: "llc snap with ipv4", frame: eth(tb, 52, inside(snap, tcp4(4))...)},
+		{name: "llc snap with arp", frame: eth(tb, 36, inside(snap(0, layers.EthernetTypeARP), []packets.Layer{arp})...)},
+		{name: "llc snap of another organization", frame: eth(tb, 52, inside(snap(0x0c, typeIPv4), tcp4(4))...)},
+		{name: "llc snap with a vlan tag", frame: eth(tb, 52, inside(snap(0, layers.EthernetTypeDot1Q), tcp4(4))...)},
 		{name: "unknown ethertype", frame: eth(tb, 0x88b5, tcp4(4)...)},
 		{name: "largest ethertype", frame: eth(tb, 0xffff, packets.Payload(50))},
 	}
@@ -371,5 +368,22 @@ func gsoEdgeCases(tb testing.TB) []packetCase {
 			name: "gso of what is not ip", frame: eth(tb, layers.EthernetTypeARP, packets.Payload(28)),
 			outcome: notIP, skb: &bpftest.SKB{GSOSegs: 1, GSOSize: 100}, segments: 1,
 		},
+	}
+}
+
+// snap is what RFC 1042 puts between an IEEE 802.3 length and a packet.
+func snap(organization byte, kind layers.EthernetType) []packets.Layer {
+	return []packets.Layer{
+		&layers.LLC{DSAP: 0xaa, SSAP: 0xaa, Control: 3},
+		&layers.SNAP{OrganizationalCode: []byte{0, 0, organization}, Type: kind},
+	}
+}
+
+func snapCases(tb testing.TB) []packetCase {
+	tb.Helper()
+	tcp := layers.IPProtocolTCP
+	return []packetCase{
+		{name: "llc snap with ipv4", frame: eth(tb, 52, inside(snap(0, typeIPv4), tcp4(4))...), flow: v4(tcp, ports), flags: tcpACK},
+		{name: "llc snap with ipv6", frame: eth(tb, 72, inside(snap(0, layers.EthernetTypeIPv6), tcp6(4))...), flow: v6(tcp, ports), flags: tcpACK},
 	}
 }

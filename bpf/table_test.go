@@ -107,7 +107,7 @@ func allCases(tb testing.TB) []packetCase {
 		transportCases, transportDamageCases,
 		ipv4OptionCases, ipv4FragmentCases, ipv4LengthCases, ipv4VersionCases, ipv4PayloadCases,
 		ipv6ExtensionCases, ipv6FragmentCases, ipv6LengthCases, ipv6PayloadCases,
-		vlanCases, mplsCases, pppoeCases, otherLinkCases, paddingCases,
+		vlanCases, mplsCases, pppoeCases, snapCases, otherLinkCases, paddingCases,
 		gsoCases,
 	} {
 		all = append(all, cases(tb)...)

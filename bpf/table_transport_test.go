@@ -111,7 +111,7 @@ func transportDamageCases(tb testing.TB) []packetCase {
 		{"1", 1, true},
 		{"one longer than the datagram", 19, true},
 		{"of a far longer datagram", 65535, true},
-		{"0, that of a jumbogram", 0, false},
+		{"0 in a datagram that has a length", 0, true},
 		// what is behind it belongs to the IP datagram, not to the UDP one
 		{"shorter than the datagram", 9, false},
 	} {
@@ -150,6 +150,12 @@ func transportDamageCases(tb testing.TB) []packetCase {
 			name:    "tcp header longer than the datagram before padding",
 			frame:   append(packets.Patch(eth4(tb, tcp4(0)...), transport4+12, 6<<4), make([]byte, 20)...),
 			outcome: malformed, flow: v4(tcp, ports), flags: tcpACK,
+		},
+		packetCase{
+			// a jumbogram, RFC 2675, section 4
+			name:  "udp length 0 in an ipv6 packet of length 0",
+			frame: packets.Patch16(packets.Patch16(eth6(tb, udp6(10)...), transport6+4, 0), transport6-36, 0),
+			flow:  v6(udp, ports), needs: transport6 + 8,
 		},
 		packetCase{
 			name:    "udp length up to the end of padding",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* From the frame's first byte to the network header: Ethernet, IEEE 802.1Q and
- * 802.1ad tags, PPPoE sessions (RFC 2516), MPLS label stacks (RFC 3032).
+ * 802.1ad tags, IEEE 802.3 with SNAP (RFC 1042), PPPoE sessions (RFC 2516), MPLS label stacks (RFC
+ * 3032).
  */
 #ifndef NETPROBE_ETH_H
 #define NETPROBE_ETH_H
@@ -17,6 +18,11 @@
 #define ETH_P_PPP_SES 0x8864
 #define ETH_P_8021AD 0x88a8
 #define ETH_P_QINQ1 0x9100 /* 802.1ad before it was one */
+
+/* Up to here the field is the length of an IEEE 802.3 frame, not a type; the kernel then
+ * gives ETH_P_802_2, which is no more either.
+ */
+#define ETH_MAX_LEN 1500
 
 #define PPP_IP 0x0021
 #define PPP_IPV6 0x0057
@@ -45,6 +51,27 @@ static __always_inline enum parse_outcome parse_vlans(struct cursor *cur, struct
 		advance(cur, sizeof(tag));
 	}
 	return is_vlan(*ethertype) ? PARSE_UNSUPPORTED : PARSE_OK;
+}
+
+/* parse_snap reads what stands in place of a type in an IEEE 802.3 frame: an
+ * LLC header, which for IP is that of SNAP with RFC 1042's organization code 0.
+ */
+static __always_inline enum parse_outcome parse_snap(struct cursor *cur, __u16 *ethertype)
+{
+	__u8 llc[3], snap[5];
+
+	if (!load(cur, cur->off, llc, sizeof(llc)))
+		return PARSE_TRUNCATED;
+	if (llc[0] != 0xaa || llc[1] != 0xaa || llc[2] != 0x03)
+		return PARSE_NOT_IP;
+	advance(cur, sizeof(llc));
+	if (!load(cur, cur->off, snap, sizeof(snap)))
+		return PARSE_TRUNCATED;
+	if (snap[0] || snap[1] || snap[2])
+		return PARSE_NOT_IP;
+	advance(cur, sizeof(snap));
+	*ethertype = snap[3] << 8 | snap[4];
+	return PARSE_OK;
 }
 
 static __always_inline enum parse_outcome parse_pppoe(struct cursor *cur, __u16 *ethertype)
@@ -121,6 +148,8 @@ static __always_inline enum parse_outcome parse_link(struct cursor *cur, struct 
 	}
 
 	outcome = parse_vlans(cur, pkt, ethertype);
+	if (outcome == PARSE_OK && *ethertype <= ETH_MAX_LEN)
+		outcome = parse_snap(cur, ethertype);
 	if (outcome == PARSE_OK && *ethertype == ETH_P_PPP_SES)
 		outcome = parse_pppoe(cur, ethertype);
 	if (outcome == PARSE_OK && (*ethertype == ETH_P_MPLS_UC || *ethertype == ETH_P_MPLS_MC))

@@ -69,8 +69,10 @@ static __always_inline enum parse_outcome parse_udp(struct cursor *cur, struct p
 	if (!load(cur, cur->off + 4, &wire_len, sizeof(wire_len)))
 		return PARSE_TRUNCATED;
 	len = bpf_ntohs(wire_len);
-	/* 0 stands for "longer than the field can say" (RFC 2675, section 4), or for all of it */
-	if (!len)
+	/* Of UDP-Lite 0 covers all. Of UDP it stands for a length that the field cannot
+	 * say (RFC 2675, section 4), which no datagram has that says its own.
+	 */
+	if (!len && (pkt->key.protocol == IPPROTO_UDPLITE || !pkt->end))
 		return PARSE_OK;
 	if (len < UDP_HEADER_LEN)
 		return PARSE_MALFORMED;

@@ -21,7 +21,32 @@ func (d *decoder) ethernet(v view) error {
 	if err != nil {
 		return err
 	}
-	return d.etherType(binary.BigEndian.Uint16(header[12:]), rest, 0)
+	return d.typeOrLength(binary.BigEndian.Uint16(header[12:]), rest, 0)
+}
+
+// typeOrLength decodes what the field behind addresses or a tag announces: up
+// to 1500 it is a length, and LLC follows (IEEE 802.3, section 3.2.6).
+func (d *decoder) typeOrLength(field uint16, v view, tags int) error {
+	if field > 1500 {
+		return d.etherType(field, v, tags)
+	}
+	llc, rest, err := v.split(3)
+	if err != nil {
+		return err
+	}
+	if string(llc) != "\xaa\xaa\x03" {
+		return errNotIP
+	}
+	snap, rest, err := rest.split(5)
+	if err != nil {
+		return err
+	}
+	kind := binary.BigEndian.Uint16(snap[3:])
+	// RFC 1042: organization code 0, then an EtherType, behind which tags are not looked for
+	if string(snap[:3]) != "\x00\x00\x00" || kind == etherTypeVLAN || kind == etherTypeQinQ || kind == etherTypeQinQ1 {
+		return errNotIP
+	}
+	return d.etherType(kind, rest, tags)
 }
 
 // etherType decodes what an EtherType announces, behind so many tags.
@@ -51,7 +76,7 @@ func (d *decoder) vlan(v view, tags int) error {
 		return err
 	}
 	d.tag(binary.BigEndian.Uint16(tag))
-	return d.etherType(binary.BigEndian.Uint16(tag[2:]), rest, tags)
+	return d.typeOrLength(binary.BigEndian.Uint16(tag[2:]), rest, tags)
 }
 
 // tag notes the identifier in a tag's control information: its low twelve bits.

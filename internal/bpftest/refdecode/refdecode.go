@@ -115,7 +115,7 @@ func Decode(p Packet) Result {
 
 	var err error
 	if p.NoLink {
-		err = d.etherType(p.EtherType, frame, 0)
+		err = d.typeOrLength(p.EtherType, frame, 0)
 	} else {
 		err = d.ethernet(frame)
 	}

@@ -103,6 +103,8 @@ func TestDecodeLink(t *testing.T) {
 	udp4 := ip4("0020", "0000", "11") + udpHeader + data4
 	runDecode(t, []decodeTest{
 		{"ARP", []string{"ffff ffff ffff 0200 0000 0002 0806 0001 0800 0604 0001"}, Result{Outcome: NotIP}},
+		{"802.3 length, LLC and SNAP, another organization", []string{"0180 c200 0000 0200 0000 0002 0026 aaaa 0300 000c 0800"}, Result{Outcome: NotIP}},
+		{"802.3 length, SNAP cut", []string{"0180 c200 0000 0200 0000 0002 0026 aaaa 0300 0000 08"}, Result{Outcome: Truncated}},
 		{"802.3 length and LLC", []string{"0180 c200 0000 0200 0000 0002 0026 4242 03"}, Result{Outcome: NotIP}},
 		{"cut in the type", []string{"0200 0000 0001 0200 0000 0002 08"}, Result{Outcome: Truncated}},
 		{
@@ -309,6 +311,10 @@ func TestDecodeTransport(t *testing.T) {
 		},
 		{
 			"UDP length 0", []string{ethIPv4, ip4("0020", "0000", "11"), "0fa0 0035 0000 0000", data4},
+			Result{Outcome: Malformed, Flow: flow4(udp).ports(4000, 53)},
+		},
+		{
+			"UDP length 0 in a datagram of length 0", []string{ethIPv4, ip4("0000", "0000", "11"), "0fa0 0035 0000 0000", data4},
 			Result{Outcome: OK, Flow: flow4(udp).ports(4000, 53), HeaderLen: 42},
 		},
 		{

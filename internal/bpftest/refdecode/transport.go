@@ -109,7 +109,7 @@ func (d *decoder) tcp(v view) error {
 // and RFC 3828, where it says how much of the datagram the checksum covers.
 // Neither may be less than the header or, once all fragments are there, more
 // than the datagram. 0 stands for all there is: for UDP-Lite by section 3.1,
-// for UDP by RFC 2675, section 4.
+// for UDP by RFC 2675, section 4, in a datagram without a length of its own.
 func (d *decoder) udp(v view, more bool) error {
 	if err := d.ports(v); err != nil {
 		return err
@@ -124,7 +124,7 @@ func (d *decoder) udp(v view, more bool) error {
 
 	size := int(binary.BigEndian.Uint16(head[4:]))
 	switch {
-	case size == 0:
+	case size == 0 && (d.result.Flow.Protocol == udpLite || v.limit == unlimited):
 	case size < 8:
 		return errMalformed
 	case !more && v.limit != unlimited && size > v.limit:
