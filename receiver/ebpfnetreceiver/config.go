@@ -122,9 +122,15 @@ func createDefaultConfig() component.Config {
 	}
 }
 
-// Validate judges what the parts do not judge themselves.
+// Validate names the option in each error, for there may be several.
 func (cfg *Config) Validate() error {
-	var errs []error
+	errs := []error{
+		cfg.Interfaces.validate(),
+		oneOf("tc::mode", cfg.TC.Mode, tcModes),
+		oneOf("xdp::mode", cfg.XDP.Mode, xdpModes),
+		cfg.Flows.validate(),
+		oneOf("error_mode", cfg.ErrorMode, errorModes),
+	}
 	if cfg.Interval < minInterval {
 		errs = append(errs, fmt.Errorf("interval: %s is under the minimum of %s", cfg.Interval, minInterval))
 	}
@@ -134,21 +140,19 @@ func (cfg *Config) Validate() error {
 	if cfg.TC.Mode == "off" && cfg.XDP.Mode == "off" {
 		errs = append(errs, errors.New("tc::mode and xdp::mode: both are off, so there is nothing to receive; switch one on"))
 	}
-	if !slices.Contains(errorModes, cfg.ErrorMode) {
-		errs = append(errs, fmt.Errorf("error_mode: %q is none of %q", cfg.ErrorMode, errorModes))
-	}
 	return errors.Join(errs...)
 }
 
-// Validate judges the patterns.
-func (cfg *InterfacesConfig) Validate() error {
-	var errs []error
-	if len(cfg.Include) == 0 {
-		errs = append(errs, errors.New("include: needs at least one pattern, such as \"*\" for all interfaces"))
+func (cfg *InterfacesConfig) validate() error {
+	errs := []error{
+		validatePatterns("interfaces::include", cfg.Include),
+		validatePatterns("interfaces::exclude", cfg.Exclude),
 	}
-	errs = append(errs, validatePatterns("include", cfg.Include), validatePatterns("exclude", cfg.Exclude))
+	if len(cfg.Include) == 0 {
+		errs = append(errs, errors.New("interfaces::include: needs at least one pattern, such as \"*\" for all interfaces"))
+	}
 	if cfg.MaxEntries < 1 || cfg.MaxEntries > maxInterfaces {
-		errs = append(errs, fmt.Errorf("max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxInterfaces))
+		errs = append(errs, fmt.Errorf("interfaces::max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxInterfaces))
 	}
 	return errors.Join(errs...)
 }
@@ -165,29 +169,18 @@ func validatePatterns(key string, patterns []string) error {
 	return errors.Join(errs...)
 }
 
-// Validate judges the mode.
-func (cfg *TCConfig) Validate() error {
-	return oneOf("mode", cfg.Mode, tcModes)
-}
-
-// Validate judges the mode.
-func (cfg *XDPConfig) Validate() error {
-	return oneOf("mode", cfg.Mode, xdpModes)
-}
-
-// Validate judges the sizes.
-func (cfg *FlowsConfig) Validate() error {
-	errs := []error{oneOf("map", cfg.Map, flowMaps)}
+func (cfg *FlowsConfig) validate() error {
+	errs := []error{oneOf("flows::map", cfg.Map, flowMaps)}
 	if cfg.MaxEntries < 1 || cfg.MaxEntries > maxFlowEntries {
-		errs = append(errs, fmt.Errorf("max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxFlowEntries))
+		errs = append(errs, fmt.Errorf("flows::max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxFlowEntries))
 	}
 	if cfg.MaxSeries < 1 {
-		errs = append(errs, fmt.Errorf("max_series: %d is not at least 1; to have no flow metrics, disable them under metrics", cfg.MaxSeries))
+		errs = append(errs, fmt.Errorf("flows::max_series: %d is not at least 1; to have no flow metrics, disable them under metrics", cfg.MaxSeries))
 	}
 	return errors.Join(errs...)
 }
 
-func oneOf(key, value string, values []string) error {
+func oneOf[T ~string](key string, value T, values []T) error {
 	if slices.Contains(values, value) {
 		return nil
 	}

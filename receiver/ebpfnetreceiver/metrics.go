@@ -85,7 +85,12 @@ func (m *metricsSink) stop(context.Context) {
 func (m *metricsSink) convert(w *window) pmetric.Metrics {
 	at := pcommon.NewTimestampFromTime(w.end)
 	for i := range w.interfaces {
-		m.recordInterface(at, &w.interfaces[i])
+		p := &w.interfaces[i]
+		m.recordInterface(at, p)
+		// also for what one that has just gone had counted
+		if w.xdp[p.Name] || p.Gained.XDP != (flow.InterfaceCounters{}).XDP {
+			m.recordXDP(at, p)
+		}
 	}
 	md := m.builder.Emit()
 
@@ -136,16 +141,14 @@ var (
 )
 
 func (m *metricsSink) recordInterface(at pcommon.Timestamp, p *aggregate.InterfacePoint) {
-	if m.cfg.TC.Mode != "off" {
-		m.builder.RecordNetprobeInterfaceRxPacketsDataPoint(at, int64(p.Total.Rx.Packets), p.Name)
-		m.builder.RecordNetprobeInterfaceRxBytesDataPoint(at, int64(p.Total.Rx.Bytes), p.Name)
-		m.builder.RecordNetprobeInterfaceTxPacketsDataPoint(at, int64(p.Total.Tx.Packets), p.Name)
-		m.builder.RecordNetprobeInterfaceTxBytesDataPoint(at, int64(p.Total.Tx.Bytes), p.Name)
-		m.recordRates(at, p)
+	if m.cfg.TC.Mode == "off" {
+		return
 	}
-	if m.cfg.XDP.Mode != "off" {
-		m.recordXDP(at, p)
-	}
+	m.builder.RecordNetprobeInterfaceRxPacketsDataPoint(at, int64(p.Total.Rx.Packets), p.Name)
+	m.builder.RecordNetprobeInterfaceRxBytesDataPoint(at, int64(p.Total.Rx.Bytes), p.Name)
+	m.builder.RecordNetprobeInterfaceTxPacketsDataPoint(at, int64(p.Total.Tx.Packets), p.Name)
+	m.builder.RecordNetprobeInterfaceTxBytesDataPoint(at, int64(p.Total.Tx.Bytes), p.Name)
+	m.recordRates(at, p)
 }
 
 func (m *metricsSink) recordRates(at pcommon.Timestamp, p *aggregate.InterfacePoint) {

@@ -40,7 +40,9 @@ type prober interface {
 type window struct {
 	start, end time.Time
 	interfaces []aggregate.InterfacePoint
-	flows      []flow.Record
+	// xdp has the names of interfaces that the XDP program is attached to.
+	xdp   map[string]bool
+	flows []flow.Record
 }
 
 // sink takes windows to one signal's consumer. It handles the consumer's
@@ -49,6 +51,12 @@ type sink interface {
 	start(began time.Time, netns uint64)
 	consume(ctx context.Context, w *window)
 	stop(ctx context.Context)
+}
+
+// member is a signal's part in a session.
+type member struct {
+	sink sink
+	host component.Host
 }
 
 // session owns the loaded programs of one component ID and reads them at every
@@ -64,17 +72,17 @@ type session struct {
 	started  bool
 	startErr error
 	idle     bool // could not load, and error_mode says to go on
-	hosts    []component.Host
-	sinks    []sink
+	members  []member
+	status   *componentstatus.Event // as last reported, nil before
 	cancel   context.CancelFunc
 	done     chan struct{}
 
+	netns     uint64
 	probe     prober
 	watcher   *netdev.Watcher
 	watched   *watchList
 	totals    *aggregate.Interfaces
 	telemetry *telemetry
-	degraded  bool
 	lastRead  time.Time
 	flows     []flow.Record // reused
 }
@@ -106,31 +114,30 @@ func (s *session) options() probe.Options {
 	}
 }
 
-// join adds a sink and starts the session for the first.
-func (s *session) join(ctx context.Context, host component.Host, sk sink) error {
+// join adds a sink and starts the session for the first. Its host is told what
+// is wrong already.
+func (s *session) join(host component.Host, sk sink) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.started {
 		s.started = true
-		s.startErr = s.start(ctx, host)
+		s.startErr = s.start()
 	}
 	if s.startErr != nil {
 		return s.startErr
 	}
-	s.hosts = append(s.hosts, host)
+	if s.status != nil && s.status.Status() != componentstatus.StatusOK {
+		componentstatus.ReportStatus(host, s.status)
+	}
 	if s.idle {
 		return nil
 	}
-	netns, err := probe.NetNS()
-	if err != nil {
-		return err
-	}
-	sk.start(s.lastRead, netns)
-	s.sinks = append(s.sinks, sk)
+	sk.start(s.lastRead, s.netns)
+	s.members = append(s.members, member{sink: sk, host: host})
 	return nil
 }
 
-func (s *session) start(_ context.Context, host component.Host) error {
+func (s *session) start() error {
 	err := s.open()
 	if err == nil {
 		// not the context of Start, which ends with it
@@ -146,7 +153,7 @@ func (s *session) start(_ context.Context, host component.Host) error {
 	}
 	s.idle = true
 	s.logger.Warn("Receives nothing, because eBPF cannot be used here and error_mode is ignore", zap.Error(err))
-	componentstatus.ReportStatus(host, componentstatus.NewPermanentErrorEvent(err))
+	s.report(componentstatus.NewPermanentErrorEvent(err))
 	return nil
 }
 
@@ -154,6 +161,9 @@ func (s *session) start(_ context.Context, host component.Host) error {
 func (s *session) open() error {
 	opts := s.options()
 	var err error
+	if s.netns, err = probe.NetNS(); err != nil {
+		return err
+	}
 	if s.probe, err = s.load(opts); err != nil {
 		return err
 	}
@@ -222,18 +232,18 @@ func (s *session) update(u netlink.LinkUpdate, ok bool) {
 }
 
 // leave hands what was counted until now to the sinks and removes one. The last
-// one ends the session.
+// one ends the session, which a later join would start anew.
 func (s *session) leave(ctx context.Context, sk sink) error {
 	s.mu.Lock()
-	at := slices.Index(s.sinks, sk)
+	at := slices.IndexFunc(s.members, func(m member) bool { return m.sink == sk })
 	if at < 0 {
 		s.mu.Unlock()
 		return nil
 	}
-	if len(s.sinks) > 1 {
+	if len(s.members) > 1 {
 		defer s.mu.Unlock()
 		s.collect(ctx)
-		s.sinks = slices.Delete(s.sinks, at, at+1)
+		s.members = slices.Delete(s.members, at, at+1)
 		sk.stop(ctx)
 		return nil
 	}
@@ -246,7 +256,7 @@ func (s *session) leave(ctx context.Context, sk sink) error {
 	// What the programs count between the last reading and their end would be lost.
 	err := s.probe.Detach()
 	s.collect(ctx)
-	s.sinks = nil
+	s.members, s.started, s.status = nil, false, nil
 	sk.stop(ctx)
 	return errors.Join(err, s.close())
 }
@@ -268,17 +278,21 @@ func (s *session) close() error {
 
 // collect reads all counters once and gives them to all sinks.
 func (s *session) collect(ctx context.Context) {
-	w := window{start: s.lastRead, end: time.Now(), flows: s.flows[:0]}
-	for index := range s.watched.attached {
+	w := window{start: s.lastRead, end: time.Now(), xdp: map[string]bool{}, flows: s.flows[:0]}
+	for index, iface := range s.watched.attached {
 		s.observe(index)
+		if s.watched.xdp[index] {
+			w.xdp[iface.Name] = true
+		}
 	}
 	if err := s.probe.DrainFlows(func(rec *flow.Record) {
 		rec.Interface = s.watched.name(int(rec.InterfaceIndex))
 		w.flows = append(w.flows, *rec)
 	}); err != nil {
 		s.logger.Error("Could not read all flows; they stay for the next interval", zap.Error(err))
+	} else {
+		s.watched.forgetRemoved()
 	}
-	s.watched.forgetRemoved()
 	s.totals.Collect(w.end, func(p aggregate.InterfacePoint) { w.interfaces = append(w.interfaces, p) })
 	s.flows, s.lastRead = w.flows, w.end
 
@@ -287,8 +301,8 @@ func (s *session) collect(ctx context.Context) {
 	} else {
 		s.telemetry.record(ctx, health)
 	}
-	for _, sk := range s.sinks {
-		sk.consume(ctx, &w)
+	for _, m := range s.members {
+		m.sink.consume(ctx, &w)
 	}
 }
 

@@ -75,8 +75,8 @@ type signalReceiver struct {
 
 // Start joins the session; the first receiver to do so starts it. Its error is
 // every later receiver's too.
-func (r *signalReceiver) Start(ctx context.Context, host component.Host) error {
-	if err := r.session.join(ctx, host, r.sink); err != nil {
+func (r *signalReceiver) Start(_ context.Context, host component.Host) error {
+	if err := r.session.join(host, r.sink); err != nil {
 		return err
 	}
 	r.started = true

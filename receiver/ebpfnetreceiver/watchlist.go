@@ -23,6 +23,8 @@ type watchList struct {
 	filter   netdev.Filter
 	attached map[int]netdev.Interface
 	failed   map[int]failure
+	// xdp says which of the attached have the XDP program too.
+	xdp map[int]bool
 	// removed keeps the names of interfaces whose last flows are still to be read.
 	removed map[int]string
 	// warned has the fall-backs that were already logged.
@@ -39,6 +41,7 @@ func newWatchList(filter netdev.Filter) *watchList {
 		filter:   filter,
 		attached: map[int]netdev.Interface{},
 		failed:   map[int]failure{},
+		xdp:      map[int]bool{},
 		removed:  map[int]string{},
 		warned:   map[string]bool{},
 	}
@@ -144,6 +147,11 @@ func (s *session) watch(iface netdev.Interface) {
 	delete(s.watched.failed, iface.Index)
 	delete(s.watched.removed, iface.Index)
 	s.watched.attached[iface.Index] = iface
+	for _, m := range modes {
+		if m.Hook == probe.HookXDP && m.Mode != string(probe.XDPOff) {
+			s.watched.xdp[iface.Index] = true
+		}
+	}
 	s.totals.Appear(iface.Index, iface.Name, time.Now())
 	s.telemetry.attached(iface.Index, modes)
 	s.logModes(iface, modes)
@@ -174,6 +182,7 @@ func (s *session) unwatch(iface netdev.Interface) {
 	s.totals.Vanish(iface.Index, time.Now())
 	s.telemetry.detached(iface.Index)
 	delete(s.watched.attached, iface.Index)
+	delete(s.watched.xdp, iface.Index)
 	s.watched.removed[iface.Index] = iface.Name
 }
 
@@ -187,10 +196,10 @@ func (s *session) retryFailed() {
 // reportStatus reports when interfaces begin or cease to be out of reach.
 func (s *session) reportStatus() {
 	degraded := len(s.watched.failed) > 0
-	if degraded == s.degraded {
+	was := s.status != nil && s.status.Status() != componentstatus.StatusOK
+	if degraded == was {
 		return
 	}
-	s.degraded = degraded
 	if !degraded {
 		s.report(componentstatus.NewEvent(componentstatus.StatusOK))
 		return
@@ -202,7 +211,8 @@ func (s *session) reportStatus() {
 }
 
 func (s *session) report(e *componentstatus.Event) {
-	for _, host := range s.hosts {
-		componentstatus.ReportStatus(host, e)
+	s.status = e
+	for _, m := range s.members {
+		componentstatus.ReportStatus(m.host, e)
 	}
 }

@@ -64,7 +64,12 @@ func (a *Interfaces) Appear(index int, name string, now time.Time) {
 		a.names[name] = n
 	}
 	if !n.present {
-		n.present, n.since = true, now
+		n.present = true
+		// What it gained before a short absence is still to be reported, over
+		// the whole time since the last Collect.
+		if n.total == n.rated {
+			n.since = now
+		}
 	}
 }
 

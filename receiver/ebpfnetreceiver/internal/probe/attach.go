@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -114,12 +115,13 @@ func (p *Probe) attachClassifier(index int, dir flow.Direction, prog *ebpf.Progr
 	return attachClsact(index, dir, prog)
 }
 
-// attachTCX puts the program where it sees what the wire carries: before all
-// others on ingress, after all others on egress, since those may drop.
+// attachTCX puts the program before all others: many end the chain with their
+// verdict, and what comes after them sees nothing. The price is at egress, where
+// a packet that a later program drops counts as sent.
 func attachTCX(index int, dir flow.Direction, prog *ebpf.Program) (io.Closer, error) {
 	opts := link.TCXOptions{Interface: index, Program: prog, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()}
 	if dir == flow.Egress {
-		opts.Attach, opts.Anchor = ebpf.AttachTCXEgress, link.Tail()
+		opts.Attach = ebpf.AttachTCXEgress
 	}
 	return link.AttachTCX(opts)
 }
@@ -137,6 +139,10 @@ func (p *Probe) attachXDP(iface Interface, a *attachment) error {
 	err := errXDPNeedsEthernet
 	if iface.Ethernet {
 		cl, err = link.AttachXDP(link.XDPOptions{Interface: iface.Index, Program: p.xdp.XdpCount, Flags: flags})
+		if errors.Is(err, unix.EINVAL) && !exists(iface.Index) {
+			// what bpf_xdp_link_attach answers then, and drivers to other things
+			err = fmt.Errorf("%w: %w", unix.ENODEV, err)
+		}
 	}
 	switch {
 	case err == nil:
@@ -152,6 +158,11 @@ func (p *Probe) attachXDP(iface Interface, a *attachment) error {
 	return nil
 }
 
+func exists(index int) bool {
+	_, err := net.InterfaceByIndex(index)
+	return err == nil
+}
+
 var errXDPNeedsEthernet = errors.New("the interface has no Ethernet frames")
 
 // reason gives the name of why attaching failed.
@@ -163,6 +174,8 @@ func reason(err error) string {
 		return "not_supported"
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
 		return "in_use"
+	case errors.Is(err, unix.ENODEV):
+		return "interface_gone"
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE):
 		// what drivers answer where MTU, ring size or other features stand in the way
 		return "refused_by_driver"
@@ -170,8 +183,6 @@ func reason(err error) string {
 		return "not_permitted"
 	case errors.Is(err, unix.ENOMEM):
 		return "no_memory"
-	case errors.Is(err, unix.ENODEV):
-		return "interface_gone"
 	default:
 		return "other"
 	}

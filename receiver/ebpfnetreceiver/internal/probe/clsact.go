@@ -23,6 +23,10 @@ import (
 // start finds and removes it. Until then it only counts: it passes everything.
 const clsactFilterPrefix = "netprobe_"
 
+// clsactHandle tells the filter from others of the same preference. Unlike 1, it
+// is none that someone would think of, and so replace the filter.
+const clsactHandle = 0x6e70
+
 // clsactFilter is an attached filter.
 type clsactFilter struct {
 	filter *netlink.BpfFilter
@@ -30,8 +34,7 @@ type clsactFilter struct {
 	qdisc *netlink.Clsact
 }
 
-// attachClsact attaches prog as a direct-action filter. Preference 0 lets the
-// kernel put it before the filters that are there.
+// attachClsact attaches prog as a direct-action filter before all others.
 func attachClsact(index int, dir flow.Direction, prog *ebpf.Program) (io.Closer, error) {
 	c := &clsactFilter{}
 	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
@@ -53,16 +56,47 @@ func attachClsact(index int, dir flow.Direction, prog *ebpf.Program) (io.Closer,
 	if err := removeStaleFilters(index, parent); err != nil {
 		return nil, errors.Join(err, c.closeQdisc())
 	}
+	others, err := listFilters(index, parent)
+	if err != nil {
+		return nil, errors.Join(err, c.closeQdisc())
+	}
 	c.filter = &netlink.BpfFilter{
-		FilterAttrs:  netlink.FilterAttrs{LinkIndex: index, Parent: parent, Protocol: unix.ETH_P_ALL},
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: index, Parent: parent, Protocol: unix.ETH_P_ALL,
+			Priority: preferenceBefore(others), Handle: clsactHandle,
+		},
 		Fd:           prog.FD(),
 		Name:         clsactFilterPrefix + dir.String(),
 		DirectAction: true,
 	}
-	if err := netlink.FilterAdd(c.filter); err != nil {
+	err = netlink.FilterAdd(c.filter)
+	if errors.Is(err, unix.EINVAL) {
+		// A filter of another kind or protocol has the first preference, which
+		// then no other may share. Behind it is better than nowhere.
+		c.filter.Priority = 0
+		err = netlink.FilterAdd(c.filter)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("add clsact %s filter to interface %d: %w", dir, index, err), c.closeQdisc())
 	}
 	return c, nil
+}
+
+// preferenceBefore is one before that of all filters that are there. Where that
+// cannot be, it is their first: among filters of one preference the newest comes
+// first. Where there are none, it is 0, for which the kernel chooses a high one:
+// a low one is what others may want for a filter that cannot share it.
+func preferenceBefore(others []netlink.Filter) uint16 {
+	var first uint16
+	for _, f := range others {
+		if p := f.Attrs().Priority; first == 0 || p < first {
+			first = p
+		}
+	}
+	if first > 1 {
+		return first - 1
+	}
+	return first
 }
 
 // removeStaleFilters removes the filters of an instance that could not.

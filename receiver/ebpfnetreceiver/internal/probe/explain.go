@@ -28,10 +28,14 @@ var capabilities = []struct {
 }
 
 // explainLoad adds to a load error what is missing and what to do about it.
-func explainLoad(err error) error {
+// memlock is why the limit on locked memory could not be lifted, if so.
+func explainLoad(err, memlock error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		if missing := missingCapabilities(); missing != "" {
 			return fmt.Errorf("%w: missing %s; run as root, or grant these capabilities (setcap, systemd AmbientCapabilities=, container securityContext)", err, missing)
+		}
+		if memlock != nil {
+			return fmt.Errorf("%w: %w", err, memlock)
 		}
 		return fmt.Errorf("%w: all capabilities are there, so a security module or lockdown mode may forbid it; see the kernel log", err)
 	}

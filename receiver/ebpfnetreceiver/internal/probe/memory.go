@@ -6,7 +6,6 @@
 package probe
 
 import (
-	"errors"
 	"fmt"
 	"unsafe"
 
@@ -72,8 +71,7 @@ func possibleCPUs() int {
 // count maps against.
 func removeMemlock() error {
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return errors.Join(fmt.Errorf("raise the limit of locked memory: %w", err),
-			errors.New("kernels before 5.11 count eBPF maps against RLIMIT_MEMLOCK: grant CAP_SYS_RESOURCE, or set the limit to unlimited"))
+		return fmt.Errorf("raise the limit of locked memory: %w; kernels before 5.11 count eBPF maps against RLIMIT_MEMLOCK: grant CAP_SYS_RESOURCE, or set the limit to unlimited", err)
 	}
 	return nil
 }

@@ -79,16 +79,16 @@ type Probe struct {
 // names the missing privilege or kernel feature where that is what failed.
 func Load(opts Options) (*Probe, error) {
 	p := &Probe{opts: opts, attached: map[int]*attachment{}}
+	// Not an error by itself: without privileges it fails on any kernel, and
+	// only some kernels need it.
+	memlock := removeMemlock()
 	if err := p.load(); err != nil {
-		return nil, errors.Join(explainLoad(err), p.closers.Close())
+		return nil, errors.Join(explainLoad(err, memlock), p.closers.Close())
 	}
 	return p, nil
 }
 
 func (p *Probe) load() error {
-	if err := removeMemlock(); err != nil {
-		return err
-	}
 	// The XDP program shares the TC object's counters, so this one is loaded
 	// even where TC is off; programs that are never attached cost nothing.
 	if err := p.loadTC(); err != nil {
@@ -149,7 +149,13 @@ func (p *Probe) loadTC() error {
 const xdpHasFrags = 1 << 5
 
 func (p *Probe) loadXDP() error {
-	err := p.tryLoadXDP(xdpHasFrags)
+	// Generic mode is the exception: there a program with it is shown packets
+	// that the kernel had to copy from behind their Ethernet header on (seen on
+	// 6.18), and one without it packets in one piece.
+	err := errors.ErrUnsupported
+	if p.opts.XDP != XDPGeneric {
+		err = p.tryLoadXDP(xdpHasFrags)
+	}
 	if err != nil {
 		// asked for at every kernel, since nothing else tells whether it is known
 		if without := p.tryLoadXDP(0); without != nil {

@@ -1,0 +1,113 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package probe
+
+import (
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/require"
+
+	"github.com/netprobe-otel/netprobe/internal/bpftest"
+)
+
+func TestFlowsPerCPU(t *testing.T) {
+	// two maps; an entry has 64 bytes beside its key of 52, and 48 a CPU
+	perEntry := uint64(2 * (64 + 52 + 48*possibleCPUs()))
+	fits := uint32(64 << 20 / perEntry)
+	for _, tt := range []struct {
+		name    string
+		flowMap FlowMap
+		entries uint32
+		want    bool
+	}{
+		{"auto, small", FlowMapAuto, 1, true},
+		{"auto, as large as can be", FlowMapAuto, fits, true},
+		{"auto, too large", FlowMapAuto, fits + 1, false},
+		{"shared, small", FlowMapShared, 1, false},
+		{"per CPU, large", FlowMapPerCPU, 1 << 24, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := Options{FlowMap: tt.flowMap, FlowEntries: tt.entries}
+			require.Equal(t, tt.want, o.flowsPerCPU())
+		})
+	}
+}
+
+func TestMapBytes(t *testing.T) {
+	cpus := uint64(possibleCPUs())
+	o := Options{
+		TC: TCAuto, XDP: XDPOff, Flows: true, FlowMap: FlowMapShared,
+		FlowEntries: 1000, RingBufferBytes: 8192, MaxInterfaces: 10,
+	}
+	interfaces := 10 * (64 + 32*cpus)
+	require.Equal(t, 8192+interfaces+2*1000*(64+52+48), o.MapBytes())
+
+	o.XDP = XDPNative
+	xdp := 10 * (64 + 80*cpus)
+	require.Equal(t, 8192+interfaces+xdp+2*1000*(64+52+48), o.MapBytes())
+
+	o.FlowMap = FlowMapPerCPU
+	require.Equal(t, 8192+interfaces+xdp+2*1000*(64+52+48*cpus), o.MapBytes())
+
+	o.Flows = false
+	require.Equal(t, 8192+interfaces+xdp, o.MapBytes())
+}
+
+// The estimate is near to what the kernel says that the maps take.
+func TestMapBytesAgainstTheKernel(t *testing.T) {
+	bpftest.RequireBPF(t)
+	for _, flowMap := range []FlowMap{FlowMapShared, FlowMapPerCPU} {
+		t.Run(string(flowMap), func(t *testing.T) {
+			o := Options{
+				TC: TCAuto, XDP: XDPNative, Flows: true, FlowMap: flowMap,
+				FlowEntries: 65536, RingBufferBytes: 1 << 20, MaxInterfaces: 4096,
+			}
+			p := load(t, o)
+			var taken uint64
+			for _, m := range []*ebpf.Map{
+				p.tc.Flows0, p.tc.Flows1, p.tc.FlowEvents, p.tc.Interfaces, p.tc.ParseOutcomes, p.tc.Losses, p.xdp.XdpInterfaces,
+			} {
+				info, err := m.Info()
+				require.NoError(t, err)
+				bytes, ok := info.Memlock()
+				require.True(t, ok)
+				taken += bytes
+			}
+			require.InEpsilon(t, taken, o.MapBytes(), 0.15)
+		})
+	}
+}
+
+// Without flows the flow maps shrink to nothing, and nothing is drained.
+func TestLoadWithoutFlows(t *testing.T) {
+	bpftest.RequireBPF(t)
+	o := defaults()
+	o.Flows = false
+	p := load(t, o)
+	require.Equal(t, uint32(1), p.tc.Flows0.MaxEntries())
+	require.Nil(t, p.flows)
+	require.NoError(t, p.DrainFlows(nil))
+	h, err := p.Health()
+	require.NoError(t, err)
+	require.Equal(t, Health{}, h)
+}
+
+// The default of flows::map puts the default number of flows per CPU as long as
+// there are not too many of those.
+func TestLoadChoosesTheFlowMap(t *testing.T) {
+	bpftest.RequireBPF(t)
+	for flowMap, want := range map[FlowMap]ebpf.MapType{FlowMapShared: ebpf.Hash, FlowMapPerCPU: ebpf.PerCPUHash} {
+		o := defaults()
+		o.FlowMap = flowMap
+		p := load(t, o)
+		require.Equal(t, want, p.tc.Flows0.Type())
+		require.Equal(t, want, p.tc.Flows1.Type())
+		require.Equal(t, o.FlowEntries, p.tc.Flows1.MaxEntries())
+		require.Equal(t, o.RingBufferBytes, p.tc.FlowEvents.MaxEntries())
+		require.Equal(t, o.MaxInterfaces, p.tc.Interfaces.MaxEntries())
+	}
+}
