@@ -104,7 +104,7 @@ func allCases(tb testing.TB) []packetCase {
 	tb.Helper()
 	var all []packetCase
 	for _, cases := range []func(testing.TB) []packetCase{
-		transportCases, transportDamageCases,
+		transportCases, transportDamageCases, shortTransportCases,
 		ipv4OptionCases, ipv4FragmentCases, ipv4LengthCases, ipv4VersionCases, ipv4PayloadCases,
 		ipv6ExtensionCases, ipv6FragmentCases, ipv6LengthCases, ipv6PayloadCases,
 		vlanCases, mplsCases, pppoeCases, snapCases, otherLinkCases, paddingCases,

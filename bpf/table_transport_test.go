@@ -164,3 +164,43 @@ func transportDamageCases(tb testing.TB) []packetCase {
 		},
 	)
 }
+
+// shortTransportCases are transport headers that the datagram ends one byte
+// before the end of, though the frame goes on.
+func shortTransportCases(tb testing.TB) []packetCase {
+	tb.Helper()
+	var cases []packetCase
+	for _, t := range []struct {
+		name   string
+		proto  layers.IPProtocol
+		header packets.Layer
+		size   uint16
+		parts  keyPart
+	}{
+		{"tcp", layers.IPProtocolTCP, packets.TCP(tcpACK), packets.TCPLen, ports},
+		{"udp", layers.IPProtocolUDP, packets.UDP(), packets.UDPLen, ports},
+		{"udp-lite", layers.IPProtocolUDPLite, packets.UDPLite(), packets.UDPLen, ports},
+		{"sctp", layers.IPProtocolSCTP, packets.SCTP(), 12, ports},
+		{"dccp", protoDCCP, packets.DCCP(), 12, ports},
+		{"icmp", layers.IPProtocolICMPv4, packets.ICMP(8, 0), 8, typeAndCode(8, 0)},
+	} {
+		cases = append(cases, packetCase{
+			name: "short " + t.name + " on ipv4",
+			frame: packets.Patch16(eth4(tb, packets.IPv4(t.proto), t.header, packets.Payload(30)),
+				ipv4Total, packets.IPv4Len+t.size-1),
+			outcome: malformed, flow: v4(t.proto, t.parts),
+		}, packetCase{
+			name: "short " + t.name + " on ipv6",
+			frame: packets.Patch16(eth6(tb, packets.IPv6(t.proto), t.header, packets.Payload(30)),
+				ipv6Payload, t.size-1),
+			outcome: malformed, flow: v6(t.proto, t.parts),
+		})
+	}
+	return append(cases, packetCase{
+		name: "short icmpv6 on ipv6",
+		frame: packets.Patch16(eth6(tb, packets.IPv6(layers.IPProtocolICMPv6), packets.ICMPv6(128, 0),
+			packets.Payload(30)), ipv6Payload, 3),
+		// type and code are there, but not the four bytes that they are read with
+		outcome: malformed, flow: v6(layers.IPProtocolICMPv6),
+	})
+}

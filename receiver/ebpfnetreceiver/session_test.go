@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"go.opentelemetry.io/collector/component/componenttest"
+	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
@@ -300,15 +301,34 @@ func TestSessionResync(t *testing.T) {
 	require.Empty(t, s.watched.failed)
 }
 
-// The loop follows real changes: what is renamed in this namespace is the
-// probe's business elsewhere, a family that is not of interest is everyone's.
+// Without a subscription the session goes on, and gets one when it can.
+func TestSessionResyncFails(t *testing.T) {
+	s, f, sk := openTestSession(t)
+	s.handle(appeared(1001, "fake0"))
+	f.count(1001, 3)
+	var limit unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	none := unix.Rlimit{Cur: 0, Max: limit.Max}
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &none))
+	s.update(netlink.LinkUpdate{}, false)
+	s.tick(context.Background())
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	require.Nil(t, s.watcher)
+	require.Equal(t, map[string]uint64{"fake0": 3}, totals(t, sk))
+
+	s.tick(context.Background())
+	require.NotNil(t, s.watcher)
+	require.Empty(t, s.watched.attached, "it is not there, which the new list tells")
+}
+
+// A port that leaves a bridge is still an interface.
 func TestSessionIgnoresBridgePorts(t *testing.T) {
 	s, f, _ := openTestSession(t)
 	u := netlink.LinkUpdate{Link: &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: 1001, Name: "fake0", EncapType: "ether"}}}
-	u.Family = 7 // AF_BRIDGE
+	u.Family = unix.AF_BRIDGE
 	s.update(u, true)
 	require.Empty(t, f.takeCalls())
-	u.Family = 0
+	u.Family = unix.AF_UNSPEC
 	s.update(u, true)
 	require.Equal(t, []string{"attach 1001"}, f.takeCalls())
 	require.Equal(t, probe.Interface{Index: 1001, Ethernet: true}, f.attached[1001])

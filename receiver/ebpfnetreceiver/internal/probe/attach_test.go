@@ -19,7 +19,6 @@ import (
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
 	"github.com/netprobe-otel/netprobe/internal/bpftest/packets"
 	"github.com/netprobe-otel/netprobe/internal/flow"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
 )
 
 // requireTCX skips the test on kernels before 6.6.
@@ -210,77 +209,6 @@ func TestAttachToTooManyInterfaces(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// requireXDP attaches to an interface and says what became of XDP.
-func requireXDP(t *testing.T, p *Probe, iface Interface, want Attachment) {
-	t.Helper()
-	modes, err := p.Attach(iface)
-	require.NoError(t, err)
-	for _, m := range modes {
-		if m.Hook == HookXDP {
-			require.Equal(t, want.Reason == "", m.Err == nil)
-			m.Err = nil
-			require.Equal(t, want, m)
-			return
-		}
-	}
-	require.FailNow(t, "nothing is said of XDP")
-}
-
-// Where TC counts, the want of XDP on one interface is not the end of it.
-func TestXDPStaysOff(t *testing.T) {
-	for _, mode := range []XDPMode{XDPAuto, XDPNative} {
-		t.Run(string(mode), func(t *testing.T) {
-			l := newLab(t)
-			opts := defaults()
-			opts.XDP = mode
-			p := load(t, opts)
-
-			tun, _ := netnstest.Tun(t, "tun0")
-			requireXDP(t, p, Interface{Index: tun.Attrs().Index}, Attachment{Hook: HookXDP, Mode: "off", Reason: "no_ethernet"})
-
-			require.NoError(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}))
-			bridge, err := netlink.LinkByName("br0")
-			require.NoError(t, err)
-			requireXDP(t, p, Interface{Index: bridge.Attrs().Index, Ethernet: true}, Attachment{Hook: HookXDP, Mode: "off", Reason: "not_supported"})
-
-			other, err := link.AttachXDP(link.XDPOptions{Interface: l.index(), Program: verdict(t, ebpf.XDP, 2), Flags: link.XDPDriverMode})
-			require.NoError(t, err)
-			defer other.Close()
-			requireXDP(t, p, Interface{Index: l.index(), Ethernet: true}, Attachment{Hook: HookXDP, Mode: "off", Reason: "in_use"})
-			frame := udp4(t, packets.SourcePort, 10)
-			l.sendAsIngress(t, p, frame)
-			got, err := p.InterfaceCounters(l.index())
-			require.NoError(t, err)
-			require.Equal(t, flow.InterfaceCounters{Rx: volumeOf(frame)}, got)
-		})
-	}
-}
-
-// Where XDP is all that was asked for, it is an error; where it was asked for
-// only if possible, it is not.
-func TestXDPAlone(t *testing.T) {
-	l := newLab(t)
-	tun, _ := netnstest.Tun(t, "tun0")
-	opts := defaults()
-	opts.TC, opts.XDP, opts.Flows = TCOff, XDPNative, false
-	p := load(t, opts)
-	_, err := p.Attach(Interface{Index: tun.Attrs().Index})
-	require.EqualError(t, err, "attach xdp in native mode: the interface has no Ethernet frames")
-	modes := l.attach(t, p)
-	require.Equal(t, []Attachment{{Hook: HookXDP, Mode: "native"}}, modes)
-	frame := udp4(t, packets.SourcePort, 10)
-	l.sendAsIngress(t, p, frame)
-	got, err := p.InterfaceCounters(l.index())
-	require.NoError(t, err)
-	want := flow.InterfaceCounters{}
-	want.XDP[flow.OutcomeOK] = volumeOf(frame)
-	require.Equal(t, want, got)
-
-	opts.XDP = XDPAuto
-	p = load(t, opts)
-	requireXDP(t, p, Interface{Index: tun.Attrs().Index}, Attachment{Hook: HookXDP, Mode: "off", Reason: "no_ethernet"})
-}
-
 // Two instances count the same packets, each for itself.
 func TestTwoInstances(t *testing.T) {
 	l := newLab(t)
@@ -350,79 +278,6 @@ func ignoreDropped(err error) error {
 		return nil
 	}
 	return err
-}
-
-func addForeignFilter(t *testing.T, iface netlink.Link, parent uint32, preference uint16) {
-	t.Helper()
-	err := netlink.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
-		LinkIndex: iface.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
-	}})
-	if !errors.Is(err, unix.EEXIST) {
-		require.NoError(t, err)
-	}
-	require.NoError(t, netlink.FilterAdd(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: iface.Attrs().Index, Parent: parent, Protocol: unix.ETH_P_ALL, Priority: preference, Handle: 1,
-		},
-		Fd: verdict(t, ebpf.SchedCLS, dropPacket).FD(), Name: "foreign", DirectAction: true,
-	}))
-}
-
-func filterNames(t *testing.T, iface netlink.Link, parent uint32) []string {
-	t.Helper()
-	all, err := netlink.FilterList(iface, parent)
-	require.NoError(t, err)
-	var names []string
-	for _, f := range all {
-		names = append(names, f.(*netlink.BpfFilter).Name)
-	}
-	return names
-}
-
-// The queueing discipline and the filters of others stay, whoever came first.
-func TestClsactOfOthersStays(t *testing.T) {
-	ingress, egress := uint32(netlink.HANDLE_MIN_INGRESS), uint32(netlink.HANDLE_MIN_EGRESS)
-	for _, theirsFirst := range []bool{true, false} {
-		name := map[bool]string{true: "theirs first", false: "ours first"}[theirsFirst]
-		t.Run(name, func(t *testing.T) {
-			l := newLab(t)
-			opts := defaults()
-			opts.TC = TCClsact
-			p := load(t, opts)
-			if theirsFirst {
-				addForeignFilter(t, l.near, ingress, 50)
-			}
-			l.attach(t, p)
-			if !theirsFirst {
-				addForeignFilter(t, l.near, ingress, 1)
-			}
-			require.ElementsMatch(t, []string{"foreign", "netprobe_ingress"}, filterNames(t, l.near, ingress))
-			require.Equal(t, []string{"netprobe_egress"}, filterNames(t, l.near, egress))
-
-			require.NoError(t, p.Remove(l.index()))
-			require.Equal(t, []string{"foreign"}, filterNames(t, l.near, ingress))
-			require.Empty(t, filterNames(t, l.near, egress))
-			require.Len(t, clsactQdiscs(t, l.near), 1)
-		})
-	}
-}
-
-// What an instance that was killed has left is replaced, not doubled.
-func TestClsactStaleFilters(t *testing.T) {
-	l := newLab(t)
-	opts := defaults()
-	opts.TC = TCClsact
-	killed := load(t, opts)
-	l.attach(t, killed)
-	p := load(t, opts)
-	l.attach(t, p)
-	require.Equal(t, []string{"netprobe_ingress"}, filterNames(t, l.near, netlink.HANDLE_MIN_INGRESS))
-	require.Equal(t, []string{"netprobe_egress"}, filterNames(t, l.near, netlink.HANDLE_MIN_EGRESS))
-	frame := udp4(t, packets.SourcePort, 10)
-	l.sendAsIngress(t, p, frame)
-	got, err := p.InterfaceCounters(l.index())
-	require.NoError(t, err)
-	require.Equal(t, flow.InterfaceCounters{Rx: volumeOf(frame)}, got)
 }
 
 // Kernels that have no TCX get clsact, and a reason; those that do not let us

@@ -206,12 +206,11 @@ func TestCountsVLANTagsInMetadata(t *testing.T) {
 	ip := []packets.Layer{packets.IPv4(layers.IPProtocolUDP), packets.UDP(), packets.Payload(100)}
 	tag := func(id uint16, next layers.EthernetType) packets.Layer { return packets.VLAN(id, next) }
 	for _, tt := range []struct {
-		name     string
-		outer    layers.EthernetType
-		tags     []packets.Layer
-		has      flow.Has
-		id, in   uint16
-		original bool
+		name   string
+		outer  layers.EthernetType
+		tags   []packets.Layer
+		has    flow.Has
+		id, in uint16
 	}{
 		{name: "802.1Q", outer: layers.EthernetTypeDot1Q, tags: []packets.Layer{tag(100, layers.EthernetTypeIPv4)}, has: flow.HasVLAN, id: 100},
 		{name: "priority only", outer: layers.EthernetTypeDot1Q, tags: []packets.Layer{tag(0, layers.EthernetTypeIPv4)}, has: flow.HasVLAN},
@@ -247,6 +246,23 @@ func TestCountsVLANTagsInMetadata(t *testing.T) {
 			require.Equal(t, flow.InterfaceCounters{Rx: volumeOf(frame), Tx: volumeOf(frame)}, got)
 		})
 	}
+}
+
+// A packet on an interface that is being let go of is in no interface counter,
+// and said to be lost there; its flow has it.
+func TestPacketsOfUnknownInterface(t *testing.T) {
+	l := newLab(t)
+	p := load(t, defaults())
+	l.attach(t, p)
+	require.NoError(t, p.removeCounters(uint32(l.index())))
+	frame := udp4(t, packets.SourcePort, 10)
+	l.sendAsEgress(t, frame)
+	h, err := p.Health()
+	require.NoError(t, err)
+	want := [Losses]flow.Volume{}
+	want[LossInterfaceUnknown] = volumeOf(frame)
+	require.Equal(t, want, h.Lost)
+	require.Equal(t, map[flow.Key]flow.Volume{l.key4(flow.UDP, flow.Egress): volumeOf(frame)}, volumes(t, drain(t, p)))
 }
 
 func TestCountersOfUnknownInterface(t *testing.T) {

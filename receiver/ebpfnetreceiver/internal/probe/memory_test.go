@@ -67,19 +67,27 @@ func TestMapBytesAgainstTheKernel(t *testing.T) {
 				FlowEntries: 65536, RingBufferBytes: 1 << 20, MaxInterfaces: 4096,
 			}
 			p := load(t, o)
+			if memlock(t, p.tc.Flows0) < uint64(o.FlowEntries)*(52+48+hashEntryOverhead) {
+				t.Skip("this kernel counts keys and values only, as those before 6.4 do")
+			}
 			var taken uint64
 			for _, m := range []*ebpf.Map{
 				p.tc.Flows0, p.tc.Flows1, p.tc.FlowEvents, p.tc.Interfaces, p.tc.ParseOutcomes, p.tc.Losses, p.xdp.XdpInterfaces,
 			} {
-				info, err := m.Info()
-				require.NoError(t, err)
-				bytes, ok := info.Memlock()
-				require.True(t, ok)
-				taken += bytes
+				taken += memlock(t, m)
 			}
 			require.InEpsilon(t, taken, o.MapBytes(), 0.15)
 		})
 	}
+}
+
+func memlock(t *testing.T, m *ebpf.Map) uint64 {
+	t.Helper()
+	info, err := m.Info()
+	require.NoError(t, err)
+	bytes, ok := info.Memlock()
+	require.True(t, ok)
+	return bytes
 }
 
 // Without flows the flow maps shrink to nothing, and nothing is drained.
