@@ -81,5 +81,25 @@ func (a *agent) waitReady(t *testing.T) {
 		require.NoError(c, resp.Body.Close())
 		assert.Equal(c, http.StatusOK, resp.StatusCode)
 	}, patience, glance, "NetProbe is not ready")
+	a.waitForSignalHandler(t)
 	require.True(t, a.running(), "NetProbe has ended")
+}
+
+// waitForSignalHandler lets the collector's own clock advance a little: it says
+// that it is ready a moment before it handles signals (otelcol's
+// Collector.Run), and nothing tells when it does.
+func (a *agent) waitForSignalHandler(t *testing.T) {
+	t.Helper()
+	const enough = 0.3 // seconds
+	begin := -1.0
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		if !a.running() {
+			return
+		}
+		uptime := a.host.scrape(c, selfURL).sum("otelcol_process_uptime", nil)
+		if begin < 0 {
+			begin = uptime
+		}
+		assert.Greater(c, uptime, begin+enough)
+	}, patience, glance, "the uptime stands still")
 }
