@@ -144,7 +144,8 @@ static __always_inline void flow_insert(void *map, const struct packet *pkt, con
 		.last_mono_ns = now,
 	};
 	struct flow_stats *stats;
-	long err;
+	/* not long: kernels before 6.4 (d7ba4cc900bf) return an int, not sign-extended */
+	int err;
 
 	note_tcp_flags(&fresh, pkt->tcp_flags);
 	err = bpf_map_update_elem(map, &pkt->key, &fresh, BPF_NOEXIST);

@@ -20,18 +20,23 @@ import (
 
 func addForeignFilter(t *testing.T, iface netlink.Link, parent uint32, preference uint16) {
 	t.Helper()
+	addFilter(t, iface, &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{Parent: parent, Protocol: unix.ETH_P_ALL, Priority: preference, Handle: 1},
+		Fd:          verdict(t, ebpf.SchedCLS, dropPacket).FD(),
+	})
+}
+
+// addFilter adds a filter of somebody else.
+func addFilter(t *testing.T, iface netlink.Link, filter *netlink.BpfFilter) {
+	t.Helper()
 	err := netlink.QdiscAdd(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
 		LinkIndex: iface.Attrs().Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
 	}})
 	if !errors.Is(err, unix.EEXIST) {
 		require.NoError(t, err)
 	}
-	require.NoError(t, netlink.FilterAdd(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{
-			LinkIndex: iface.Attrs().Index, Parent: parent, Protocol: unix.ETH_P_ALL, Priority: preference, Handle: 1,
-		},
-		Fd: verdict(t, ebpf.SchedCLS, dropPacket).FD(), Name: "foreign", DirectAction: true,
-	}))
+	filter.LinkIndex, filter.Name, filter.DirectAction = iface.Attrs().Index, "foreign", true
+	require.NoError(t, netlink.FilterAdd(filter))
 }
 
 func filterNames(t *testing.T, iface netlink.Link, parent uint32) []string {
@@ -89,4 +94,43 @@ func TestClsactStaleFilters(t *testing.T) {
 	got, err := p.InterfaceCounters(l.index())
 	require.NoError(t, err)
 	require.Equal(t, flow.InterfaceCounters{Rx: volumeOf(frame)}, got)
+}
+
+func TestPreferenceBefore(t *testing.T) {
+	for _, tt := range []struct {
+		others []uint16
+		want   uint16
+	}{
+		{nil, 0},
+		{[]uint16{49152}, 49151},
+		{[]uint16{300, 20, 100}, 19},
+		{[]uint16{2}, 1},
+		{[]uint16{7, 1}, 1},
+	} {
+		var others []netlink.Filter
+		for _, preference := range tt.others {
+			others = append(others, &netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{Priority: preference}})
+		}
+		require.Equal(t, tt.want, preferenceBefore(others), "%v", tt.others)
+	}
+}
+
+// Where the first preference is taken by a filter that shares it with none of
+// ours, ours comes behind it, and counts what that one lets through.
+func TestClsactBehindAFilterOfAnotherProtocol(t *testing.T) {
+	l := newLab(t)
+	addFilter(t, l.near, &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{Parent: netlink.HANDLE_MIN_EGRESS, Protocol: unix.ETH_P_IP, Priority: 1, Handle: 1},
+		Fd:          verdict(t, ebpf.SchedCLS, -1).FD(), // TC_ACT_UNSPEC: on to the next
+	})
+	opts := defaults()
+	opts.TC = TCClsact
+	p := load(t, opts)
+	l.attach(t, p)
+	require.Equal(t, []string{"foreign", "netprobe_egress"}, filterNames(t, l.near, netlink.HANDLE_MIN_EGRESS))
+	frame := udp4(t, packets.SourcePort, 10)
+	l.sendAsEgress(t, frame)
+	got, err := p.InterfaceCounters(l.index())
+	require.NoError(t, err)
+	require.Equal(t, flow.InterfaceCounters{Tx: volumeOf(frame)}, got)
 }
