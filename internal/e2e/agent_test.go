@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -56,8 +57,9 @@ func command(config string) *exec.Cmd {
 // agent is a NetProbe that runs, and what it exports.
 type agent struct {
 	*process
-	host *namespace
-	sink *sink
+	host  *namespace
+	sink  *sink
+	ready float64 // uptime when it was, in seconds
 }
 
 // start starts NetProbe on a host and waits until it is ready: the interfaces
@@ -81,25 +83,24 @@ func (a *agent) waitReady(t *testing.T) {
 		require.NoError(c, resp.Body.Close())
 		assert.Equal(c, http.StatusOK, resp.StatusCode)
 	}, patience, glance, "NetProbe is not ready")
-	a.waitForSignalHandler(t)
 	require.True(t, a.running(), "NetProbe has ended")
+	a.ready = a.uptime(t)
 }
 
-// waitForSignalHandler lets the collector's own clock advance a little: it says
-// that it is ready a moment before it handles signals (otelcol's
-// Collector.Run), and nothing tells when it does.
-func (a *agent) waitForSignalHandler(t *testing.T) {
+func (a *agent) uptime(t require.TestingT) float64 {
+	return a.host.scrape(t, selfURL).sum("otelcol_process_uptime", nil)
+}
+
+// stop sends a signal and waits until NetProbe has ended.
+//
+// It waits before too, until the collector's own clock has advanced a little:
+// the collector says that it is ready a moment before it handles signals
+// (otelcol's Collector.Run), and nothing tells when it does.
+func (a *agent) stop(t *testing.T, signal syscall.Signal) *os.ProcessState {
 	t.Helper()
 	const enough = 0.3 // seconds
-	begin := -1.0
 	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		if !a.running() {
-			return
-		}
-		uptime := a.host.scrape(c, selfURL).sum("otelcol_process_uptime", nil)
-		if begin < 0 {
-			begin = uptime
-		}
-		assert.Greater(c, uptime, begin+enough)
+		assert.Greater(c, a.uptime(c), a.ready+enough)
 	}, patience, glance, "the uptime stands still")
+	return a.process.stop(t, signal)
 }

@@ -7,6 +7,7 @@ package e2e
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -182,4 +183,25 @@ func ids(filters []filter) []ebpf.ProgramID {
 		found = append(found, ebpf.ProgramID(f.Program))
 	}
 	return found
+}
+
+func TestInterfaceThatFindsNoRoomIsWatchedLater(t *testing.T) {
+	l := newLab(t)
+	first := l.link(t, "np0")
+	a := start(t, l.near, `{interfaces: {max_entries: 1}, interval: 200ms}`)
+	first.up(t)
+	second := l.link(t, "np1")
+	require.Eventually(t, func() bool {
+		return strings.Contains(a.output.String(), "watch interface np1: ") &&
+			strings.Contains(a.output.String(), "more interfaces than interfaces::max_entries (1)")
+	}, patience, glance)
+	first.traffic(t)
+	a.requireAgreement(t, "np0", first.kernel)
+	require.Equal(t, attachments{}, second.attached(t))
+
+	require.NoError(t, l.near.links.LinkDel(first.device(t)))
+	second.waitWatched(t)
+	second.up(t)
+	second.traffic(t)
+	a.requireAgreement(t, "np1", second.kernel)
 }

@@ -28,19 +28,20 @@ type namespace struct {
 	links  *netlink.Handle
 	inode  uint64
 	work   chan func()
+	closed chan struct{}
 	client *http.Client
 }
 
 func newNamespace(t *testing.T) *namespace {
 	t.Helper()
-	n := &namespace{work: make(chan func())}
+	n := &namespace{work: make(chan func()), closed: make(chan struct{})}
 	entered := make(chan error)
 	go n.run(entered)
 	require.NoError(t, <-entered)
 	t.Cleanup(func() {
 		n.links.Close()
 		require.NoError(t, n.handle.Close())
-		close(n.work)
+		close(n.closed)
 	})
 
 	var st unix.Stat_t
@@ -65,16 +66,26 @@ func (n *namespace) run(entered chan<- error) {
 		n.links, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 	}
 	entered <- err
-	for fn := range n.work {
-		fn()
+	for {
+		select {
+		case fn := <-n.work:
+			fn()
+		case <-n.closed:
+			return
+		}
 	}
 }
 
-// in runs fn in the namespace: what it opens or starts is there.
+// in runs fn in the namespace: what it opens or starts is there. It fails once
+// the test is over, which a condition that is still waited for may meet.
 func (n *namespace) in(fn func() error) error {
-	done := make(chan error)
-	n.work <- func() { done <- fn() }
-	return <-done
+	done := make(chan error, 1)
+	select {
+	case n.work <- func() { done <- fn() }:
+		return <-done
+	case <-n.closed:
+		return os.ErrClosed
+	}
 }
 
 func (n *namespace) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {

@@ -6,6 +6,7 @@
 package e2e
 
 import (
+	"cmp"
 	"io"
 	"net/http"
 	"slices"
@@ -83,7 +84,8 @@ type record struct {
 	attrs map[string]any
 }
 
-// records gives the flow records so far that match, in the order they came in.
+// records gives the flow records so far that match, oldest first: they may come
+// over several connections and overtake one another.
 func (s *sink) records(match func(attrs map[string]any) bool) []record {
 	s.mu.Lock()
 	logs := slices.Clone(s.logs)
@@ -100,14 +102,17 @@ func (s *sink) records(match func(attrs map[string]any) bool) []record {
 			}
 		}
 	}
+	slices.SortStableFunc(found, func(a, b record) int {
+		return cmp.Compare(a.ObservedTimestamp(), b.ObservedTimestamp())
+	})
 	return found
 }
 
-// total gives the last value of a cumulative sum of an interface, 0 where none came.
+// total gives the highest value of a cumulative sum of an interface, 0 where none came.
 func (s *sink) total(metric, iface string) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var last int64
+	var highest int64
 	for _, md := range s.metrics {
 		for _, rm := range md.ResourceMetrics().All() {
 			for _, sm := range rm.ScopeMetrics().All() {
@@ -117,17 +122,17 @@ func (s *sink) total(metric, iface string) uint64 {
 					}
 					for _, dp := range m.Sum().DataPoints().All() {
 						if v, ok := dp.Attributes().Get("network.interface.name"); ok && v.Str() == iface {
-							last = dp.IntValue()
+							highest = max(highest, dp.IntValue())
 						}
 					}
 				}
 			}
 		}
 	}
-	return uint64(last)
+	return uint64(highest)
 }
 
-// counters gives the last totals of an interface that came.
+// counters gives the highest totals of an interface that came.
 func (s *sink) counters(iface string) counters {
 	return counters{
 		RxPackets: s.total("netprobe.interface.rx.packets", iface),
