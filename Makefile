@@ -32,7 +32,7 @@ run: build ## Build, and run with the default config (CONFIG=…) as root
 	@echo
 	@if [ "$$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then \
 		echo "make run: loading eBPF programs needs root and there is no sudo; run it as root" >&2; exit 1; fi
-	exec $(ROOT) $(BIN) --config $(CONFIG)
+	@exec $(ROOT) $(BIN) --config $(CONFIG)
 
 .PHONY: build
 build: check-go ## Build build/netprobe with ocb
