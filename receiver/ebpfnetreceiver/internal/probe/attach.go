@@ -206,12 +206,17 @@ func (p *Probe) addCounters(index uint32) error {
 }
 
 func (p *Probe) removeCounters(index uint32) error {
-	err := p.tc.Interfaces.Delete(index)
+	err := deleteKey(p.tc.Interfaces, index)
 	if p.xdp != nil {
-		err = errors.Join(err, p.xdp.XdpInterfaces.Delete(index))
-	}
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return nil
+		err = errors.Join(err, deleteKey(p.xdp.XdpInterfaces, index))
 	}
 	return err
+}
+
+// deleteKey takes a key that is not there for deleted.
+func deleteKey(m *ebpf.Map, key uint32) error {
+	if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("remove counters of interface %d: %w", key, err)
+	}
+	return nil
 }
