@@ -15,6 +15,8 @@ CLANG := clang-19
 # a number of executions, because a time can run out in the middle of one
 FUZZTIME ?= 30000x
 BIN := build/netprobe
+# Writes cmd/netprobe.
+OCB = $(GO) tool -modfile=$(TOOLS) builder --config builder-config.yaml --skip-strict-versioning=false --skip-compilation
 
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -37,7 +39,7 @@ run: build ## Build, and run with the default config (CONFIG=…) as root
 .PHONY: build
 build: check-go ## Build build/netprobe with ocb
 	mkdir -p cmd build
-	$(GO) tool -modfile=$(TOOLS) builder --config builder-config.yaml --skip-strict-versioning=false --skip-compilation
+	$(OCB)
 	cd cmd/netprobe && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o ../../$(BIN) .
 
 .PHONY: test
@@ -71,7 +73,7 @@ bench: ## Benchmarks of the programs and of the receiver
 .PHONY: generate
 generate: deps ## Make bindings, objects, metadata and cmd/netprobe anew
 	$(GO) generate ./...
-	$(GO) tool -modfile=$(TOOLS) builder --config builder-config.yaml --skip-strict-versioning=false --skip-compilation
+	$(OCB)
 
 .PHONY: verify
 verify: verify-versions verify-fmt verify-generate ## Check versions, format, and that generated files are what their sources give

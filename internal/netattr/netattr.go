@@ -33,9 +33,9 @@ const (
 	FlowStart = "netprobe.flow.start_time_unix_nano"
 	// FlowCommunityID is the Community ID v1 with seed 0.
 	FlowCommunityID = "netprobe.flow.community_id"
-	// FlowInitiator is which end opened the flow: SideSource or SideDestination.
+	// FlowInitiator is which end opened the flow: "source" or "destination".
 	FlowInitiator = "netprobe.flow.initiator"
-	// FlowInitiatorEvidence is how that is known: EvidenceSYN or EvidenceHeuristic.
+	// FlowInitiatorEvidence is how that is known: "syn" or "heuristic".
 	FlowInitiatorEvidence = "netprobe.flow.initiator_evidence"
 	// TCPFlags is the OR of the TCP flag bytes.
 	TCPFlags = "netprobe.tcp.flags"

@@ -49,13 +49,7 @@ type batch struct {
 }
 
 func newLogsSink(set receiver.Settings, cfg *Config, next consumer.Logs) (*logsSink, error) {
-	obs, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{
-		ReceiverID: set.ID, Transport: format, ReceiverCreateSettings: set,
-	})
-	if err != nil {
-		return nil, err
-	}
-	own, err := metadata.NewTelemetryBuilder(set.TelemetrySettings)
+	obs, own, err := newInstruments(set)
 	if err != nil {
 		return nil, err
 	}

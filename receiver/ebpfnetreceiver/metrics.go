@@ -22,8 +22,6 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 )
 
-const format = "ebpf"
-
 // metricsSink makes metrics of windows.
 type metricsSink struct {
 	cfg     *Config
@@ -39,13 +37,7 @@ type metricsSink struct {
 }
 
 func newMetricsSink(set receiver.Settings, cfg *Config, next consumer.Metrics) (*metricsSink, error) {
-	obs, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{
-		ReceiverID: set.ID, Transport: format, ReceiverCreateSettings: set,
-	})
-	if err != nil {
-		return nil, err
-	}
-	own, err := metadata.NewTelemetryBuilder(set.TelemetrySettings)
+	obs, own, err := newInstruments(set)
 	if err != nil {
 		return nil, err
 	}

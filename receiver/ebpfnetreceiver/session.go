@@ -173,10 +173,7 @@ func (s *session) open() error {
 	s.logger.Info("Loaded the eBPF programs", zap.Uint64("kernel_memory_estimate_bytes", opts.MapBytes()))
 	s.totals = aggregate.NewInterfaces()
 	s.watched = newWatchList(netdev.Filter{Include: s.cfg.Interfaces.Include, Exclude: s.cfg.Interfaces.Exclude})
-	if s.watcher, err = netdev.Watch(); err != nil {
-		return err
-	}
-	all, err := netdev.List()
+	all, err := s.subscribe()
 	if err != nil {
 		return err
 	}

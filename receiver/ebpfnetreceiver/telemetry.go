@@ -9,6 +9,8 @@ import (
 	"context"
 
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/receiver"
+	"go.opentelemetry.io/collector/receiver/receiverhelper"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
@@ -16,6 +18,21 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
+
+// format names in the collector's own telemetry how the data came in.
+const format = "ebpf"
+
+// newInstruments makes what a sink reports on its work with.
+func newInstruments(set receiver.Settings) (*receiverhelper.ObsReport, *metadata.TelemetryBuilder, error) {
+	obs, err := receiverhelper.NewObsReport(receiverhelper.ObsReportSettings{
+		ReceiverID: set.ID, Transport: format, ReceiverCreateSettings: set,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	own, err := metadata.NewTelemetryBuilder(set.TelemetrySettings)
+	return obs, own, err
+}
 
 // telemetry reports on the receiver's own work through the collector's meter.
 type telemetry struct {

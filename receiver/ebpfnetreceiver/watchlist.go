@@ -93,20 +93,30 @@ func (s *session) handle(e netdev.Event) {
 	s.reportStatus()
 }
 
+// subscribe begins to follow changes, and lists what is there: in this order
+// nothing falls between the two. Without an error there is a watcher, with one none.
+func (s *session) subscribe() (map[int]netdev.Interface, error) {
+	watcher, err := netdev.Watch()
+	if err != nil {
+		return nil, err
+	}
+	all, err := netdev.List()
+	if err != nil {
+		watcher.Close()
+		return nil, err
+	}
+	s.watcher = watcher
+	return all, nil
+}
+
 // resync subscribes anew after the kernel had more changes than it could tell.
 // Where that fails, the next interval tries again.
 func (s *session) resync() {
 	s.watcher.Close()
-	var err error
-	if s.watcher, err = netdev.Watch(); err != nil {
-		s.logger.Error("Lost track of interfaces; trying again at the next interval", zap.Error(err))
-		return
-	}
-	all, err := netdev.List()
+	s.watcher = nil
+	all, err := s.subscribe()
 	if err != nil {
 		s.logger.Error("Lost track of interfaces; trying again at the next interval", zap.Error(err))
-		s.watcher.Close()
-		s.watcher = nil
 		return
 	}
 	s.reconcile(all)

@@ -13,10 +13,8 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/internal/netattr"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 )
-
-// ScopeName is the instrumentation scope of what is not made by generated code.
-const ScopeName = "github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver"
 
 // Observer is what all records of one receiver share.
 type Observer struct {
@@ -33,7 +31,7 @@ const flowAttributes = 24
 func (o *Observer) FlowLogs(records []flow.Record, observed time.Time) plog.Logs {
 	ld := plog.NewLogs()
 	sl := ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
-	sl.Scope().SetName(ScopeName)
+	sl.Scope().SetName(metadata.ScopeName)
 	sl.Scope().SetVersion(o.Version)
 	out := sl.LogRecords()
 	out.EnsureCapacity(len(records))

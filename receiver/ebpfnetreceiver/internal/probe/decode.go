@@ -56,30 +56,19 @@ func (c *clock) decode(rec *flow.Record, key *bpf.TCFlowKey, stats *bpf.TCFlowSt
 	}
 }
 
-// The bits of flow.Has are the kernel's; this does not compile when they part.
-const (
-	_ = uint8(flow.HasPorts) - uint8(bpf.TCFlowHasFLOW_HAS_PORTS)
-	_ = uint8(flow.HasVLAN) - uint8(bpf.TCFlowHasFLOW_HAS_VLAN)
-	_ = uint8(flow.HasInnerVLAN) - uint8(bpf.TCFlowHasFLOW_HAS_INNER_VLAN)
-	_ = uint8(flow.HasMPLS) - uint8(bpf.TCFlowHasFLOW_HAS_MPLS)
-	_ = uint8(flow.IsFragment) - uint8(bpf.TCFlowHasFLOW_IS_FRAGMENT)
-	_ = uint8(bpf.TCFlowHasFLOW_HAS_PORTS) - uint8(flow.HasPorts)
-	_ = uint8(bpf.TCFlowHasFLOW_HAS_VLAN) - uint8(flow.HasVLAN)
-	_ = uint8(bpf.TCFlowHasFLOW_HAS_INNER_VLAN) - uint8(flow.HasInnerVLAN)
-	_ = uint8(bpf.TCFlowHasFLOW_HAS_MPLS) - uint8(flow.HasMPLS)
-	_ = uint8(bpf.TCFlowHasFLOW_IS_FRAGMENT) - uint8(flow.IsFragment)
-)
+// The bits of flow.Has and the outcomes are the kernel's. This does not compile
+// when they part: an index other than 0 is out of range.
+var (
+	_ = "x"[flow.HasPorts-flow.Has(bpf.TCFlowHasFLOW_HAS_PORTS)]
+	_ = "x"[flow.HasVLAN-flow.Has(bpf.TCFlowHasFLOW_HAS_VLAN)]
+	_ = "x"[flow.HasInnerVLAN-flow.Has(bpf.TCFlowHasFLOW_HAS_INNER_VLAN)]
+	_ = "x"[flow.HasMPLS-flow.Has(bpf.TCFlowHasFLOW_HAS_MPLS)]
+	_ = "x"[flow.IsFragment-flow.Has(bpf.TCFlowHasFLOW_IS_FRAGMENT)]
 
-// The outcomes are the kernel's too.
-const (
-	_ = uint8(flow.OutcomeTruncated) - uint8(bpf.TCParseOutcomePARSE_TRUNCATED)
-	_ = uint8(flow.OutcomeMalformed) - uint8(bpf.TCParseOutcomePARSE_MALFORMED)
-	_ = uint8(flow.OutcomeUnsupported) - uint8(bpf.TCParseOutcomePARSE_UNSUPPORTED)
-	_ = uint8(flow.OutcomeNotIP) - uint8(bpf.TCParseOutcomePARSE_NOT_IP)
-	_ = uint8(bpf.TCParseOutcomePARSE_TRUNCATED) - uint8(flow.OutcomeTruncated)
-	_ = uint8(bpf.TCParseOutcomePARSE_MALFORMED) - uint8(flow.OutcomeMalformed)
-	_ = uint8(bpf.TCParseOutcomePARSE_UNSUPPORTED) - uint8(flow.OutcomeUnsupported)
-	_ = uint8(bpf.TCParseOutcomePARSE_NOT_IP) - uint8(flow.OutcomeNotIP)
+	_ = "x"[flow.OutcomeTruncated-flow.Outcome(bpf.TCParseOutcomePARSE_TRUNCATED)]
+	_ = "x"[flow.OutcomeMalformed-flow.Outcome(bpf.TCParseOutcomePARSE_MALFORMED)]
+	_ = "x"[flow.OutcomeUnsupported-flow.Outcome(bpf.TCParseOutcomePARSE_UNSUPPORTED)]
+	_ = "x"[flow.OutcomeNotIP-flow.Outcome(bpf.TCParseOutcomePARSE_NOT_IP)]
 )
 
 func decodeKey(key *bpf.TCFlowKey) flow.Key {

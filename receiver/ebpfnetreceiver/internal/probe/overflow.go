@@ -88,11 +88,6 @@ func (o *overflow) add(sample []byte) {
 	}
 }
 
-const (
-	tcpSYN = 0x02
-	tcpACK = 0x10
-)
-
 func eventStats(event *bpf.TCFlowEvent) *bpf.TCFlowStats {
 	stats := &bpf.TCFlowStats{
 		Packets:     event.Packets,
@@ -103,10 +98,10 @@ func eventStats(event *bpf.TCFlowEvent) *bpf.TCFlowStats {
 	for i := range stats.TcpFlagSeen {
 		stats.TcpFlagSeen[i] = event.TcpFlags >> i & 1
 	}
-	switch event.TcpFlags & (tcpSYN | tcpACK) {
-	case tcpSYN:
+	switch flow.TCPFlags(event.TcpFlags) & (flow.SYN | flow.ACK) {
+	case flow.SYN:
 		stats.SynSeen = 1
-	case tcpSYN | tcpACK:
+	case flow.SYN | flow.ACK:
 		stats.SynAckSeen = 1
 	}
 	return stats

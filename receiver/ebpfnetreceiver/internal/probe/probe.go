@@ -152,18 +152,18 @@ func (p *Probe) loadXDP() error {
 	// Generic mode is the exception: there a program with it is shown packets
 	// that the kernel had to copy from behind their Ethernet header on (seen on
 	// 6.18), and one without it packets in one piece.
-	err := errors.ErrUnsupported
-	if p.opts.XDP != XDPGeneric {
-		err = p.tryLoadXDP(xdpHasFrags)
+	attempts := []uint32{xdpHasFrags, 0} // nothing but an attempt tells whether it is known
+	if p.opts.XDP == XDPGeneric {
+		attempts = attempts[1:]
 	}
-	if err != nil {
-		// asked for at every kernel, since nothing else tells whether it is known
-		if without := p.tryLoadXDP(0); without != nil {
-			return fmt.Errorf("load xdp program: %w", without)
+	var err error
+	for _, flags := range attempts {
+		if err = p.tryLoadXDP(flags); err == nil {
+			p.closers = append(p.closers, p.xdp)
+			return nil
 		}
 	}
-	p.closers = append(p.closers, p.xdp)
-	return nil
+	return fmt.Errorf("load xdp program: %w", err)
 }
 
 func (p *Probe) tryLoadXDP(flags uint32) error {
