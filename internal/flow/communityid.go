@@ -31,6 +31,19 @@ var (
 	}
 )
 
+// CommunityID gives the Community ID of the conversation as it was opened: before
+// translation, so that both directions have the same wherever they were counted.
+func (r *Record) CommunityID() string {
+	if r.NAT == nil {
+		return r.Key.CommunityID()
+	}
+	original := r.Key
+	t := &r.NAT.Original
+	original.Source, original.Destination = t.Source, t.Destination
+	original.SourcePort, original.DestinationPort = t.SourcePort, t.DestinationPort
+	return original.CommunityID()
+}
+
 // CommunityID gives the flow's Community ID, version 1 with seed 0: the same
 // for both directions and in other tools that speak it, as Zeek and Suricata.
 // See https://github.com/corelight/community-id-spec.

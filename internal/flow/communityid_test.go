@@ -174,13 +174,49 @@ func TestCommunityIDOfFragments(t *testing.T) {
 	require.Equal(t, there.CommunityID(), back.CommunityID())
 }
 
+// A translated conversation has the identifier of the one that was opened, on
+// both sides of the translation and in both directions.
+func TestCommunityIDOfNAT(t *testing.T) {
+	for _, protocol := range []Protocol{TCP, UDP, SCTP} {
+		original := key(protocol, "10.42.0.5", "10.43.0.10", 40001, 53)
+		translated := key(protocol, "10.42.0.5", "10.42.1.9", 40001, 8053)
+		want := original.CommunityID()
+		for name, rec := range map[string]Record{
+			"there, before": {Key: original, NAT: &NAT{Other: translated.Tuple(), Original: original.Tuple()}},
+			"there, after":  {Key: translated, NAT: &NAT{Other: original.Tuple(), Original: original.Tuple()}},
+			"back, before": {Key: reverse(translated), NAT: &NAT{
+				Other: original.Tuple().Reverse(), Original: original.Tuple().Reverse(), Reply: true,
+			}},
+			"back, after": {Key: reverse(original), NAT: &NAT{
+				Other: translated.Tuple().Reverse(), Original: original.Tuple().Reverse(), Reply: true,
+			}},
+			"not translated": {Key: original},
+		} {
+			before := rec.Key
+			require.Equal(t, want, rec.CommunityID(), "%s %s", protocol, name)
+			require.Equal(t, before, rec.Key)
+		}
+		require.NotEqual(t, want, (&Record{Key: translated}).CommunityID())
+	}
+}
+
+// Request and answer of a translated echo are one conversation too.
+func TestCommunityIDOfNATOfICMP(t *testing.T) {
+	request, answer := key(ICMP, "10.42.0.5", "10.43.0.10", 8, 0), key(ICMP, "10.43.0.10", "10.42.0.5", 0, 0)
+	there := Record{Key: key(ICMP, "10.42.0.5", "10.42.1.9", 8, 0), NAT: &NAT{Original: request.Tuple()}}
+	back := Record{Key: key(ICMP, "10.42.1.9", "10.42.0.5", 0, 0), NAT: &NAT{Original: answer.Tuple(), Reply: true}}
+	require.Equal(t, request.CommunityID(), there.CommunityID())
+	require.Equal(t, request.CommunityID(), back.CommunityID())
+}
+
 // Only addresses, protocol and ports make a conversation.
 func TestCommunityIDIgnoresWhereItWasSeen(t *testing.T) {
 	plain := key(TCP, "192.0.2.1", "198.51.100.7", 40001, 443)
 	seen := plain
 	seen.Has |= HasVLAN | HasInnerVLAN | HasMPLS
 	seen.VLAN, seen.InnerVLAN, seen.MPLSLabel = 5, 6, 7
-	seen.InterfaceIndex, seen.Direction = 8, Egress
+	seen.InterfaceIndex, seen.Direction, seen.From = 8, Egress, 9
+	seen.Tunnel = &Tunnel{Type: VXLAN, ID: 10, HasID: true}
 	require.Equal(t, plain.CommunityID(), seen.CommunityID())
 }
 

@@ -38,6 +38,13 @@ const (
 	HasMPLS
 	// IsFragment: not the first fragment of its datagram.
 	IsFragment
+	// InTunnel: the packets were in a tunnel; addresses and ports are those inside.
+	InTunnel
+	// IsTunnel: the packets were a tunnel's, with no IP packet in it that could be
+	// read; addresses and ports are the tunnel's.
+	IsTunnel
+	// IsNested: what was in the tunnel is a tunnel's packet too, and was not opened.
+	IsNested
 )
 
 // Key identifies one direction of a conversation as one interface sees it.
@@ -58,6 +65,12 @@ type Key struct {
 	// InterfaceIndex is unique within the network namespace, and reused by the
 	// kernel only after all others have been.
 	InterfaceIndex uint32
+	// From is, at egress, the index of the interface that the packets last came in
+	// on; 0 if they were made here, or came out of a tunnel device that put them
+	// into packets of its own.
+	From uint32
+	// Tunnel is the one that the packets were in, or are of; nil for none.
+	Tunnel *Tunnel
 }
 
 // HasTransportPorts says whether the ports are ports: present, and not the
@@ -73,16 +86,53 @@ type Record struct {
 	Interface string
 	// Packets on the wire: a super-packet counts as its segments.
 	Packets uint64
-	// Bytes on the wire with link-layer headers, without frame check sequence.
+	// Bytes on the wire with link-layer headers, without frame check sequence. Of
+	// packets in a tunnel, those of the frame inside, or of the IP packet inside
+	// where there is no frame.
 	Bytes uint64
-	First time.Time
-	Last  time.Time
+	// WireBytes are those of whole frames, the tunnel's headers included.
+	WireBytes uint64
+	First     time.Time
+	Last      time.Time
 	// TCPFlags is the OR of all flag bytes.
 	TCPFlags TCPFlags
 	// SYNSeen: a SYN without ACK was among the packets.
 	SYNSeen bool
 	// SYNACKSeen: a SYN with ACK was.
 	SYNACKSeen bool
+	// SampledFrom: one packet in so many was counted. 0 and 1 mean all.
+	SampledFrom uint32
+	// Others are the interfaces that saw the same packets and did not count them.
+	Others []string
+	// NAT is nil where addresses and ports were not translated.
+	NAT *NAT
+	// Opener is the side that opened the conversation, where that is known from
+	// more than this record. See Initiator.
+	Opener         Side
+	OpenerEvidence Evidence
+}
+
+// Volume is what was counted.
+func (r *Record) Volume() Volume {
+	return Volume{Packets: r.Packets, Bytes: r.Bytes}
+}
+
+// WireVolume is what was counted in whole frames.
+func (r *Record) WireVolume() Volume {
+	return Volume{Packets: r.Packets, Bytes: r.WireBytes}
+}
+
+// Estimate is how much there was: what was counted, times how many packets
+// each counted one stands for.
+func (r *Record) Estimate() Volume {
+	n := uint64(max(r.SampledFrom, 1))
+	return Volume{Packets: r.Packets * n, Bytes: r.Bytes * n}
+}
+
+// WireEstimate is the same for whole frames.
+func (r *Record) WireEstimate() Volume {
+	n := uint64(max(r.SampledFrom, 1))
+	return Volume{Packets: r.Packets * n, Bytes: r.WireBytes * n}
 }
 
 // TCPFlags is the flag byte of a TCP header (RFC 9293, section 3.1).

@@ -70,6 +70,24 @@ func TestHasTransportPorts(t *testing.T) {
 	}
 }
 
+// What was counted, inside a tunnel and with its headers, and what that stands for.
+func TestRecordVolumes(t *testing.T) {
+	rec := Record{Packets: 3, Bytes: 300, WireBytes: 450}
+	require.Equal(t, Volume{Packets: 3, Bytes: 300}, rec.Volume())
+	require.Equal(t, Volume{Packets: 3, Bytes: 450}, rec.WireVolume())
+	for _, all := range []uint32{0, 1} {
+		rec.SampledFrom = all
+		require.Equal(t, rec.Volume(), rec.Estimate())
+		require.Equal(t, rec.WireVolume(), rec.WireEstimate())
+	}
+	rec.SampledFrom = 1000
+	require.Equal(t, Volume{Packets: 3000, Bytes: 300000}, rec.Estimate())
+	require.Equal(t, Volume{Packets: 3000, Bytes: 450000}, rec.WireEstimate())
+	require.Equal(t, Volume{Packets: 3, Bytes: 300}, rec.Volume())
+	rec.SampledFrom = ^uint32(0)
+	require.Equal(t, 450*uint64(^uint32(0)), rec.WireEstimate().Bytes, "in 64 bits")
+}
+
 func TestTCPFlags(t *testing.T) {
 	require.Equal(t, TCPFlags(0x01), FIN)
 	require.Equal(t, TCPFlags(0x02), SYN)

@@ -3,7 +3,10 @@
 
 package flow
 
-import "strconv"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Protocol is an IP protocol number.
 type Protocol uint8
@@ -58,4 +61,17 @@ var protocolKeywords = [256]string{
 	135: "mobility header", 136: "udplite", 137: "mpls-in-ip", 138: "manet", 139: "shim6",
 	140: "wesp", 141: "rohc", 142: "ethernet", 143: "aggfrag", 144: "nsh",
 	145: "homa", 146: "bit-emu",
+}
+
+// ParseProtocol reads what String gives, or any protocol's number.
+func ParseProtocol(text string) (Protocol, error) {
+	for number, keyword := range protocolKeywords {
+		if keyword == text && text != "" {
+			return Protocol(number), nil
+		}
+	}
+	if number, err := strconv.ParseUint(text, 10, 8); err == nil {
+		return Protocol(number), nil
+	}
+	return 0, fmt.Errorf("%q is neither an IANA keyword in lower case, such as tcp or ipv6-icmp, nor a number up to 255", text)
 }

@@ -4,6 +4,7 @@
 package flow
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -33,6 +34,22 @@ func TestProtocolStringsDiffer(t *testing.T) {
 			t.Errorf("protocols %d and %d are both %q", other, i, name)
 		}
 		seen[name] = i
+	}
+}
+
+// Every protocol is read as it is written, and by its number.
+func TestParseProtocol(t *testing.T) {
+	for i := range 256 {
+		for _, text := range []string{Protocol(i).String(), strconv.Itoa(i)} {
+			got, err := ParseProtocol(text)
+			require.NoError(t, err)
+			require.Equal(t, Protocol(i), got, text)
+		}
+	}
+	for _, text := range []string{"", "TCP", "tcp ", "256", "-1", "+6", "0x6", "icmpv6", "6.0"} {
+		_, err := ParseProtocol(text)
+		require.EqualError(t, err, strconv.Quote(text)+
+			" is neither an IANA keyword in lower case, such as tcp or ipv6-icmp, nor a number up to 255")
 	}
 }
 

@@ -62,6 +62,50 @@ func TestInitiatorOfBothDirections(t *testing.T) {
 	require.Equal(t, DestinationSide, answered)
 }
 
+// Of equal ports both directions guess the same end, each from its own side.
+func TestInitiatorOfEqualPorts(t *testing.T) {
+	for _, addresses := range [][2]string{
+		{"192.0.2.1", "198.51.100.7"}, {"198.51.100.7", "192.0.2.1"}, {"10.0.0.9", "10.0.0.10"}, {"2001:db8::1", "2001:db8::2"},
+	} {
+		there := Record{Key: key(UDP, addresses[0], addresses[1], 123, 123)}
+		back := Record{Key: reverse(there.Key)}
+		opened, evidence := there.Initiator()
+		answered, _ := back.Initiator()
+		require.Equal(t, opened.Opposite(), answered, addresses)
+		require.Equal(t, EvidenceHeuristic, evidence)
+		require.Equal(t, there.Source.Compare(there.Destination) > 0, opened == SourceSide, "the higher address")
+	}
+}
+
+// What is known from more than the record goes before what the record says.
+func TestInitiatorOpener(t *testing.T) {
+	rec := Record{Key: key(TCP, "192.0.2.1", "198.51.100.7", 40001, 443), SYNSeen: true}
+	rec.Opener, rec.OpenerEvidence = DestinationSide, EvidenceListener
+	side, evidence := rec.Initiator()
+	require.Equal(t, DestinationSide, side)
+	require.Equal(t, EvidenceListener, evidence)
+
+	rec.Has = IsFragment
+	side, evidence = rec.Initiator()
+	require.Equal(t, NoSide, side, "it has no ports")
+	require.Equal(t, Evidence(""), evidence)
+}
+
+func TestHandshake(t *testing.T) {
+	for _, tt := range []struct {
+		syn, synACK bool
+		want        Side
+	}{{false, false, NoSide}, {true, false, SourceSide}, {false, true, DestinationSide}, {true, true, NoSide}} {
+		require.Equal(t, tt.want, (&Record{SYNSeen: tt.syn, SYNACKSeen: tt.synACK}).Handshake())
+	}
+}
+
+func TestSideOpposite(t *testing.T) {
+	require.Equal(t, DestinationSide, SourceSide.Opposite())
+	require.Equal(t, SourceSide, DestinationSide.Opposite())
+	require.Equal(t, NoSide, NoSide.Opposite())
+}
+
 func TestSideString(t *testing.T) {
 	require.Equal(t, "", NoSide.String())
 	require.Equal(t, "source", SourceSide.String())
