@@ -4,7 +4,9 @@
 //go:build linux
 
 // Package netdev follows the network interfaces of this network namespace as
-// they come, go and are renamed. It knows nothing of programs.
+// they come, go and are renamed, knows how packets get from one to the next, and
+// so which of several sightings of a packet is the one that counts. It knows
+// nothing of programs, routes or addresses.
 package netdev // import "github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
 
 import (
@@ -14,24 +16,6 @@ import (
 
 	"github.com/vishvananda/netlink"
 )
-
-// Interface is a network interface.
-type Interface struct {
-	Index int
-	Name  string
-	// Ethernet says that packets begin with an Ethernet header.
-	Ethernet bool
-}
-
-func fromLink(l netlink.Link) Interface {
-	attrs := l.Attrs()
-	return Interface{
-		Index: attrs.Index,
-		Name:  attrs.Name,
-		// ARPHRD_ETHER and ARPHRD_LOOPBACK (include/uapi/linux/if_arp.h)
-		Ethernet: attrs.EncapType == "ether" || attrs.EncapType == "loopback",
-	}
-}
 
 // List gives all interfaces by index.
 func List() (map[int]Interface, error) {
