@@ -92,7 +92,7 @@ verify-generate: deps ## Check that the generated files are what their sources g
 .PHONY: verify-fmt
 verify-fmt: deps ## Check the format of Go and C
 	@bad=$$(gofmt -l bpf internal receiver) && [ -z "$$bad" ] || { echo "not formatted by gofmt: $$bad" >&2; exit 1; }
-	clang-format-19 --dry-run -Werror bpf/*.bpf.c bpf/lib/*.h bpf/include/kernel.h
+	clang-format-19 --dry-run -Werror bpf/*.bpf.c bpf/flowbench/*.bpf.c bpf/lib/*.h bpf/include/kernel.h
 
 .PHONY: verify-versions
 verify-versions: ## Check that no collector module has drifted from its pin
@@ -104,7 +104,7 @@ check-go:
 	@command -v $(GO) >/dev/null || { echo "Go 1.26 or later is needed: https://go.dev/dl/" >&2; exit 1; }
 
 # Debian packages that the tests and generators call.
-PACKAGES := clang-19 clang-format-19 llvm-19 iproute2 iputils-ping iperf3
+PACKAGES := clang-19 clang-format-19 llvm-19 iproute2 iputils-ping iperf3 nftables conntrack
 .PHONY: deps
 deps: check-go ## Install the Debian packages that tests and generators need
 	@missing=; for p in $(PACKAGES); do \
