@@ -50,6 +50,7 @@ func TestProgramsOnlyLook(t *testing.T) {
 		asm.FnMapLookupElem, asm.FnMapUpdateElem,
 		asm.FnRingbufReserve, asm.FnRingbufSubmit,
 		asm.FnKtimeGetNs, asm.FnKtimeGetCoarseNs,
+		asm.FnSpinLock, asm.FnSpinUnlock, asm.FnGetPrandomU32,
 		asm.FnSkbLoadBytes, asm.FnSkbLoadBytesRelative,
 		asm.FnXdpGetBuffLen, asm.FnXdpLoadBytes,
 	}

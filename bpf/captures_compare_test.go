@@ -38,12 +38,29 @@ func frameOf(res bpftest.Result, length int) captures.Frame {
 	if has(bpf.TCFlowHasFLOW_IS_FRAGMENT) {
 		f.Fragment = "other"
 	}
+	if has(bpf.TCFlowHasFLOW_IN_TUNNEL) {
+		f.Tunnels = []string{tunnelName(&flow.Tunnel)}
+	}
 	for bit, name := range "FSRPAUEC" {
 		if flow.Stats.TcpFlagSeen[bit] != 0 {
 			f.Flags += string(name)
 		}
 	}
 	return f
+}
+
+// tunnelName names a tunnel as the truth does.
+func tunnelName(t *bpf.TCTunnelKey) string {
+	switch bpf.TCTunnelType(t.Type) {
+	case bpf.TCTunnelTypeTUNNEL_VXLAN:
+		return fmt.Sprintf("vxlan:%d", t.Id)
+	case bpf.TCTunnelTypeTUNNEL_GENEVE:
+		return fmt.Sprintf("geneve:%d", t.Id)
+	case bpf.TCTunnelTypeTUNNEL_GRE:
+		return "gre"
+	default:
+		return "ipip"
+	}
 }
 
 func fiveTuple(key *bpf.TCFlowKey) captures.FiveTuple {
@@ -101,6 +118,9 @@ func describe(f captures.Frame) string {
 	}
 	if len(f.Labels) > 0 {
 		text = append(text, "label "+numbers(f.Labels[:1]))
+	}
+	if len(f.Tunnels) > 0 {
+		text = append(text, "in "+strings.Replace(f.Tunnels[0], "6in4", "ipip", 1))
 	}
 	return strings.Join(text, " ")
 }

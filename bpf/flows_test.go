@@ -170,20 +170,18 @@ func TestUnknownInterface(t *testing.T) {
 	volume := bpf.TCVolume{Packets: 1, Bytes: uint64(len(frame))}
 
 	send(t, r.TC.TcIngress, frame)
-	assert.Equal(t, volume, r.Loss(t, bpf.TCLossLOSS_INTERFACE_UNKNOWN))
+	assert.Equal(t, bpf.TCLedger{InterfaceUnknown: volume}, r.Ledger(t, bpf.TCHookHOOK_TC_INGRESS))
 	key := c.key()
 	assert.Equal(t, wantFlows(&key, volume, tcpACK), withoutTimes(r.Flows(t)))
-	assert.Zero(t, r.Loss(t, bpf.TCLossLOSS_MAP_UPDATE))
-	assert.Zero(t, r.Loss(t, bpf.TCLossLOSS_RINGBUF_FULL))
 
 	res := r.RunXDP(t, frame)
 	assert.Equal(t, bpftest.Result{Return: xdpPass, Outcome: ok, Volume: volume}, res)
-	var losses []bpf.XDPVolume
-	require.NoError(t, r.XDP.Losses.Lookup(uint32(bpf.TCLossLOSS_INTERFACE_UNKNOWN), &losses))
+	var ledgers []bpf.XDPLedger
+	require.NoError(t, r.XDP.Ledgers.Lookup(uint32(bpf.TCHookHOOK_XDP), &ledgers))
 	var sum bpf.TCVolume
-	for _, l := range losses {
-		sum.Packets += l.Packets
-		sum.Bytes += l.Bytes
+	for _, l := range ledgers {
+		sum.Packets += l.InterfaceUnknown.Packets
+		sum.Bytes += l.InterfaceUnknown.Bytes
 	}
 	assert.Equal(t, volume, sum)
 }

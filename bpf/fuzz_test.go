@@ -38,10 +38,15 @@ func (o offload) skb() *bpftest.SKB {
 	return &bpftest.SKB{GSOSegs: uint32(o.segments), GSOSize: uint32(o.segmentSize)}
 }
 
-// volume is what a packet of so many bytes is on the wire, of which headerLen
-// are repeated in each segment.
-func (o offload) volume(length, headerLen int) bpf.TCVolume {
+// volume is what a packet of so many bytes is on the wire, whose headers are
+// repeated in each segment.
+func (o offload) volume(length int, packet refdecode.Result) bpf.TCVolume {
+	headerLen := packet.HeaderLen
 	segments := max(int(o.segments), 1)
+	jumbo := 0 // only there in the kernel
+	if o.segmentSize != 0 {
+		jumbo = packet.JumboLen
+	}
 	if payload := length - headerLen; o.segments == 0 && o.segmentSize != 0 && payload > 0 {
 		size := int(o.segmentSize)
 		segments = payload / size
@@ -49,7 +54,7 @@ func (o offload) volume(length, headerLen int) bpf.TCVolume {
 			segments++
 		}
 	}
-	return bpf.TCVolume{Packets: uint64(segments), Bytes: uint64(length + (segments-1)*headerLen)}
+	return bpf.TCVolume{Packets: uint64(segments), Bytes: uint64(length + (segments-1)*headerLen - segments*jumbo)}
 }
 
 // usable drops what says nothing: how much each segment repeats is known only
@@ -78,7 +83,7 @@ func FuzzTC(f *testing.F) {
 		gso := offload{segments, segmentSize}.usable(packet)
 
 		got := meter.RunTC(t, meter.Runner.TC.TcIngress, frame, gso.skb())
-		want := referenceTC(packet, gso.volume(len(frame), packet.HeaderLen))
+		want := referenceTC(packet, len(frame), gso.volume(len(frame), packet))
 		requireSame(t, want, got, frame)
 	})
 }
@@ -101,7 +106,7 @@ func FuzzTCL3(f *testing.F) {
 		gso := offload{segments, segmentSize}.usable(packet)
 
 		got := meter.RunTC(t, meter.Runner.TC.TcIngressL3, frame, gso.skb())
-		want := referenceTC(packet, gso.volume(len(frame), packet.HeaderLen))
+		want := referenceTC(packet, len(frame), gso.volume(len(frame), packet))
 		requireSame(t, want, got, frame)
 	})
 }
@@ -116,7 +121,7 @@ func FuzzXDP(f *testing.F) {
 		if !bpftest.RunnableXDP(frame) {
 			t.Skip("too short for a test run")
 		}
-		packet := refdecode.Decode(refdecode.Packet{Data: frame})
+		packet := refdecode.Decode(refdecode.Packet{Data: frame, OuterOnly: true})
 
 		got := meter.RunXDP(t, frame)
 		requireSame(t, bpftest.Result{

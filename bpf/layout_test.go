@@ -91,10 +91,12 @@ func TestMapsHoldTypes(t *testing.T) {
 		{"tc", bpf.TCMapFlows1, bpf.TCFlowKey{}, bpf.TCFlowStats{}},
 		{"tc", bpf.TCMapInterfaces, uint32(0), bpf.TCInterfaceCounters{}},
 		{"tc", bpf.TCMapParseOutcomes, uint32(0), bpf.TCParseCounters{}},
-		{"tc", bpf.TCMapLosses, uint32(0), bpf.TCVolume{}},
+		{"tc", bpf.TCMapLedgers, uint32(0), bpf.TCLedger{}},
+		{"tc", bpf.TCMapTunnels, bpf.TCTunnelKey{}, bpf.TCTunnelValue{}},
+		{"tc", bpf.TCMapTunnelRefusals, uint32(0), bpf.TCVolume{}},
 		{"xdp", bpf.XDPMapXdpInterfaces, uint32(0), bpf.XDPXdpCounters{}},
 		{"xdp", bpf.XDPMapParseOutcomes, uint32(0), bpf.XDPParseCounters{}},
-		{"xdp", bpf.XDPMapLosses, uint32(0), bpf.XDPVolume{}},
+		{"xdp", bpf.XDPMapLedgers, uint32(0), bpf.XDPLedger{}},
 	} {
 		t.Run(tc.object+"/"+tc.name, func(t *testing.T) {
 			spec, err := objects[tc.object]()

@@ -68,20 +68,80 @@ func referenceKey(flow *refdecode.Flow) bpf.TCFlowKey {
 	return key
 }
 
+// referenceTunnel is a tunnel of the reference decoder in the programs' terms.
+func referenceTunnel(t *refdecode.Tunnel) bpf.TCTunnelKey {
+	if t == nil {
+		return bpf.TCTunnelKey{}
+	}
+	key := bpf.TCTunnelKey{
+		Source: t.Source.As16(), Destination: t.Destination.As16(), Id: t.ID, IpVersion: 6,
+		Type: map[string]uint8{
+			refdecode.VXLAN:  uint8(bpf.TCTunnelTypeTUNNEL_VXLAN),
+			refdecode.Geneve: uint8(bpf.TCTunnelTypeTUNNEL_GENEVE),
+			refdecode.GRE:    uint8(bpf.TCTunnelTypeTUNNEL_GRE),
+			refdecode.IPIP:   uint8(bpf.TCTunnelTypeTUNNEL_IPIP),
+		}[t.Type],
+	}
+	if t.Source.Is4() {
+		key.IpVersion = 4
+	}
+	if t.HasID {
+		key.HasId = 1
+	}
+	return key
+}
+
+var referenceRefusals = map[string]bpf.TCTunnelRefusal{
+	"":                          bpf.TCTunnelRefusalTUNNEL_NOT_REFUSED,
+	refdecode.VXLANNoVNI:        bpf.TCTunnelRefusalREFUSED_VXLAN_NO_VNI,
+	refdecode.VXLANReservedBits: bpf.TCTunnelRefusalREFUSED_VXLAN_RESERVED_BITS,
+	refdecode.VXLANGPE:          bpf.TCTunnelRefusalREFUSED_VXLAN_GPE,
+	refdecode.VXLANNSH:          bpf.TCTunnelRefusalREFUSED_VXLAN_NSH,
+	refdecode.GeneveVersion:     bpf.TCTunnelRefusalREFUSED_GENEVE_VERSION,
+	refdecode.GeneveControl:     bpf.TCTunnelRefusalREFUSED_GENEVE_CONTROL,
+	refdecode.GREVersion:        bpf.TCTunnelRefusalREFUSED_GRE_VERSION,
+	refdecode.GRERouting:        bpf.TCTunnelRefusalREFUSED_GRE_ROUTING,
+	refdecode.ERSPAN:            bpf.TCTunnelRefusalREFUSED_ERSPAN,
+}
+
+// tunnelBytes is how many of a packet's bytes on the wire are not the flow's.
+func tunnelBytes(packet refdecode.Result, length int, volume bpf.TCVolume) uint64 {
+	if packet.Tunnel == nil || packet.IsTunnel {
+		return 0
+	}
+	return uint64(length-packet.FlowBytes(length)) + (volume.Packets-1)*uint64(packet.InnerOffset)
+}
+
 // referenceTC is what a TC program has to do with a packet of that volume.
-func referenceTC(packet refdecode.Result, volume bpf.TCVolume) bpftest.Result {
+func referenceTC(packet refdecode.Result, length int, volume bpf.TCVolume) bpftest.Result {
 	want := bpftest.Result{
 		Return:    tcUnspec,
 		Outcome:   referenceOutcome(packet.Outcome),
 		Volume:    volume,
 		Interface: volume,
+		Refused:   referenceRefusals[packet.Refused],
 	}
-	if packet.Flow != nil {
-		want.Flows = []bpftest.Flow{{
-			Key:   referenceKey(packet.Flow),
-			Stats: referenceStats(volume, packet.TCPFlags),
-		}}
+	if packet.Flow == nil {
+		return want
 	}
+	flow := bpftest.Flow{
+		Key:    referenceKey(packet.Flow),
+		Stats:  referenceStats(volume, packet.TCPFlags),
+		Tunnel: referenceTunnel(packet.Tunnel),
+	}
+	flow.Stats.TunnelBytes = tunnelBytes(packet, length, volume)
+	has := func(what bpf.TCFlowHas) { flow.Key.Has |= uint8(what) }
+	switch {
+	case packet.Tunnel == nil:
+	case packet.IsTunnel:
+		has(bpf.TCFlowHasFLOW_IS_TUNNEL)
+	default:
+		has(bpf.TCFlowHasFLOW_IN_TUNNEL)
+		if packet.Tunnel.Nested {
+			has(bpf.TCFlowHasFLOW_IS_NESTED)
+		}
+	}
+	want.Flows = []bpftest.Flow{flow}
 	return want
 }
 

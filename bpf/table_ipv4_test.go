@@ -224,9 +224,6 @@ func ipv4PayloadCases(tb testing.TB) []packetCase {
 	}{
 		{"esp", layers.IPProtocolESP, []packets.Layer{packets.Payload(40)}},
 		{"ah", layers.IPProtocolAH, []packets.Layer{packets.AH(layers.IPProtocolTCP), packets.TCP(tcpACK)}},
-		{"gre", layers.IPProtocolGRE, inside([]packets.Layer{&layers.GRE{Protocol: layers.EthernetTypeIPv4}}, tcp4(4))},
-		{"ipip", layers.IPProtocolIPv4, tcp4(4)},
-		{"6in4", layers.IPProtocolIPv6, tcp6(4)},
 		{"igmp", layers.IPProtocolIGMP, []packets.Layer{packets.Payload(8)}},
 		{"an unknown protocol", protoUnknown, []packets.Layer{packets.Payload(30)}},
 		{"an unknown protocol without payload", protoUnknown, nil},

@@ -288,9 +288,6 @@ func ipv6PayloadCases(tb testing.TB) []packetCase {
 		// RFC 8200, section 4.7: the rest is to be ignored
 		{"no next header and bytes behind it", layers.IPProtocolNoNextHeader, []packets.Layer{packets.Payload(8)}},
 		{"esp", layers.IPProtocolESP, []packets.Layer{packets.Payload(40)}},
-		{"gre", layers.IPProtocolGRE, inside([]packets.Layer{&layers.GRE{Protocol: layers.EthernetTypeIPv6}}, tcp6(4))},
-		{"4in6", layers.IPProtocolIPv4, tcp4(4)},
-		{"ipv6 in ipv6", layers.IPProtocolIPv6, tcp6(4)},
 		{"mobility header", protoMobility, []packets.Layer{packets.Payload(16)}},
 		{"an unknown protocol", protoUnknown, []packets.Layer{packets.Payload(30)}},
 	} {

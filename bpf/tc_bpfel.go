@@ -14,14 +14,16 @@ import (
 )
 
 type TCCrossingTypes struct {
-	_            structs.HostLayout
-	FlowEvent    TCFlowEvent
-	Direction    TCDirection
-	Hook         TCHook
-	ParseOutcome TCParseOutcome
-	Loss         TCLoss
-	FlowHas      TCFlowHas
-	_            [4]byte
+	_             structs.HostLayout
+	FlowEvent     TCFlowEvent
+	Direction     TCDirection
+	Hook          TCHook
+	ParseOutcome  TCParseOutcome
+	Loss          TCLoss
+	FlowHas       TCFlowHas
+	TunnelType    TCTunnelType
+	TunnelRefusal TCTunnelRefusal
+	_             [4]byte
 }
 
 type TCDirection uint32
@@ -32,14 +34,28 @@ const (
 	TCDirectionDIRECTIONS        TCDirection = 2
 )
 
+type TCFilterRule struct {
+	_           structs.HostLayout
+	Network     [4]uint32
+	Mask        [4]uint32
+	PortMin     uint16
+	PortMax     uint16
+	Protocol    uint8
+	Exclude     uint8
+	HasProtocol uint8
+	Pad         uint8
+}
+
 type TCFlowEvent struct {
-	_        structs.HostLayout
-	Key      TCFlowKey
-	TcpFlags uint8
-	Pad      [3]uint8
-	Packets  uint64
-	Bytes    uint64
-	MonoNs   uint64
+	_           structs.HostLayout
+	Key         TCFlowKey
+	Tunnel      TCTunnelKey
+	TcpFlags    uint8
+	Pad         [3]uint8
+	Packets     uint64
+	Bytes       uint64
+	TunnelBytes uint64
+	MonoNs      uint64
 }
 
 type TCFlowHas uint32
@@ -50,6 +66,9 @@ const (
 	TCFlowHasFLOW_HAS_INNER_VLAN TCFlowHas = 4
 	TCFlowHasFLOW_HAS_MPLS       TCFlowHas = 8
 	TCFlowHasFLOW_IS_FRAGMENT    TCFlowHas = 16
+	TCFlowHasFLOW_IN_TUNNEL      TCFlowHas = 32
+	TCFlowHasFLOW_IS_TUNNEL      TCFlowHas = 64
+	TCFlowHasFLOW_IS_NESTED      TCFlowHas = 128
 )
 
 type TCFlowKey struct {
@@ -57,6 +76,8 @@ type TCFlowKey struct {
 	Source          [16]uint8
 	Destination     [16]uint8
 	Ifindex         uint32
+	From            uint32
+	Tunnel          uint32
 	MplsLabel       uint32
 	SourcePort      uint16
 	DestinationPort uint16
@@ -72,6 +93,7 @@ type TCFlowStats struct {
 	_            structs.HostLayout
 	Packets      uint64
 	Bytes        uint64
+	TunnelBytes  uint64
 	FirstMonoNs  uint64
 	LastMonoNs   uint64
 	TcpFlagSeen  [8]uint8
@@ -95,13 +117,21 @@ type TCInterfaceCounters struct {
 	Direction [2]TCVolume
 }
 
+type TCLedger struct {
+	_                structs.HostLayout
+	NoFlow           [5]TCVolume
+	Lost             [2]TCVolume
+	Filtered         TCVolume
+	SampledOut       TCVolume
+	InterfaceUnknown TCVolume
+}
+
 type TCLoss uint32
 
 const (
-	TCLossLOSS_RINGBUF_FULL      TCLoss = 0
-	TCLossLOSS_MAP_UPDATE        TCLoss = 1
-	TCLossLOSS_INTERFACE_UNKNOWN TCLoss = 2
-	TCLossLOSSES                 TCLoss = 3
+	TCLossLOSS_RINGBUF_FULL TCLoss = 0
+	TCLossLOSS_MAP_UPDATE   TCLoss = 1
+	TCLossLOSSES            TCLoss = 2
 )
 
 type TCParseCounters struct {
@@ -120,6 +150,87 @@ const (
 	TCParseOutcomePARSE_OUTCOMES    TCParseOutcome = 5
 )
 
+type TCTunnelHandles struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Last uint32
+}
+
+type TCTunnelKey struct {
+	_           structs.HostLayout
+	Source      [16]uint8
+	Destination [16]uint8
+	Id          uint32
+	Type        uint8
+	IpVersion   uint8
+	HasId       uint8
+	Pad         uint8
+}
+
+type TCTunnelRefusal uint32
+
+const (
+	TCTunnelRefusalTUNNEL_NOT_REFUSED          TCTunnelRefusal = 0
+	TCTunnelRefusalREFUSED_VXLAN_NO_VNI        TCTunnelRefusal = 1
+	TCTunnelRefusalREFUSED_VXLAN_RESERVED_BITS TCTunnelRefusal = 2
+	TCTunnelRefusalREFUSED_VXLAN_GPE           TCTunnelRefusal = 3
+	TCTunnelRefusalREFUSED_VXLAN_NSH           TCTunnelRefusal = 4
+	TCTunnelRefusalREFUSED_GENEVE_VERSION      TCTunnelRefusal = 5
+	TCTunnelRefusalREFUSED_GENEVE_CONTROL      TCTunnelRefusal = 6
+	TCTunnelRefusalREFUSED_GRE_VERSION         TCTunnelRefusal = 7
+	TCTunnelRefusalREFUSED_GRE_ROUTING         TCTunnelRefusal = 8
+	TCTunnelRefusalREFUSED_ERSPAN              TCTunnelRefusal = 9
+	TCTunnelRefusalTUNNEL_REFUSALS             TCTunnelRefusal = 10
+)
+
+type TCTunnelScratch struct {
+	_      structs.HostLayout
+	Tunnel TCTunnelKey
+	Pkt    struct {
+		_             structs.HostLayout
+		Key           TCFlowKey
+		End           uint32
+		OwnEnd        uint32
+		HeaderLen     uint32
+		InnerOff      uint32
+		InnerLen      uint32
+		TunnelBytes   uint64
+		JumboLen      uint32
+		Refused       uint32
+		TcpFlags      uint8
+		Tunnelled     bool
+		MoreFragments bool
+		Continued     bool
+		CutByTunnel   bool
+		HasTransport  bool
+		HasFlow       bool
+		_             [1]byte
+	}
+	Off     uint32
+	Len     uint32
+	Outcome uint32
+	Type    uint32
+}
+
+type TCTunnelType uint32
+
+const (
+	TCTunnelTypeTUNNEL_NONE   TCTunnelType = 0
+	TCTunnelTypeTUNNEL_VXLAN  TCTunnelType = 1
+	TCTunnelTypeTUNNEL_GENEVE TCTunnelType = 2
+	TCTunnelTypeTUNNEL_GRE    TCTunnelType = 3
+	TCTunnelTypeTUNNEL_IPIP   TCTunnelType = 4
+	TCTunnelTypeTUNNEL_TYPES  TCTunnelType = 5
+)
+
+type TCTunnelValue struct {
+	_      structs.HostLayout
+	Handle uint32
+}
+
 type TCVolume struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -130,20 +241,32 @@ type TCVolume struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TCMapBarrier        = "barrier"
-	TCMapFlowEvents     = "flow_events"
-	TCMapFlows0         = "flows_0"
-	TCMapFlows1         = "flows_1"
-	TCMapInterfaces     = "interfaces"
-	TCMapLosses         = "losses"
-	TCMapParseOutcomes  = "parse_outcomes"
-	TCProgTcEgress      = "tc_egress"
-	TCProgTcEgressL3    = "tc_egress_l3"
-	TCProgTcIngress     = "tc_ingress"
-	TCProgTcIngressL3   = "tc_ingress_l3"
-	TCVarCfgFlows       = "cfg_flows"
-	TCVarCfgFlowsPerCpu = "cfg_flows_per_cpu"
-	TCVarFlowEpoch      = "flow_epoch"
+	TCMapBarrier           = "barrier"
+	TCMapFlowEvents        = "flow_events"
+	TCMapFlows0            = "flows_0"
+	TCMapFlows1            = "flows_1"
+	TCMapInterfaces        = "interfaces"
+	TCMapLedgers           = "ledgers"
+	TCMapParseOutcomes     = "parse_outcomes"
+	TCMapTunnelHandles     = "tunnel_handles"
+	TCMapTunnelRefusals    = "tunnel_refusals"
+	TCMapTunnelScratch     = "tunnel_scratch"
+	TCMapTunnels           = "tunnels"
+	TCProgTcEgress         = "tc_egress"
+	TCProgTcEgressL3       = "tc_egress_l3"
+	TCProgTcIngress        = "tc_ingress"
+	TCProgTcIngressL3      = "tc_ingress_l3"
+	TCVarCfgFilter         = "cfg_filter"
+	TCVarCfgFilterIncludes = "cfg_filter_includes"
+	TCVarCfgFilterLen      = "cfg_filter_len"
+	TCVarCfgFlows          = "cfg_flows"
+	TCVarCfgFlowsPerCpu    = "cfg_flows_per_cpu"
+	TCVarCfgGenevePorts    = "cfg_geneve_ports"
+	TCVarCfgGre            = "cfg_gre"
+	TCVarCfgIpip           = "cfg_ipip"
+	TCVarCfgSampling       = "cfg_sampling"
+	TCVarCfgVxlanPorts     = "cfg_vxlan_ports"
+	TCVarFlowEpoch         = "flow_epoch"
 )
 
 // LoadTC returns the embedded CollectionSpec for TC.
@@ -198,22 +321,34 @@ type TCProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCMapSpecs struct {
-	Barrier       *ebpf.MapSpec `ebpf:"barrier"`
-	FlowEvents    *ebpf.MapSpec `ebpf:"flow_events"`
-	Flows0        *ebpf.MapSpec `ebpf:"flows_0"`
-	Flows1        *ebpf.MapSpec `ebpf:"flows_1"`
-	Interfaces    *ebpf.MapSpec `ebpf:"interfaces"`
-	Losses        *ebpf.MapSpec `ebpf:"losses"`
-	ParseOutcomes *ebpf.MapSpec `ebpf:"parse_outcomes"`
+	Barrier        *ebpf.MapSpec `ebpf:"barrier"`
+	FlowEvents     *ebpf.MapSpec `ebpf:"flow_events"`
+	Flows0         *ebpf.MapSpec `ebpf:"flows_0"`
+	Flows1         *ebpf.MapSpec `ebpf:"flows_1"`
+	Interfaces     *ebpf.MapSpec `ebpf:"interfaces"`
+	Ledgers        *ebpf.MapSpec `ebpf:"ledgers"`
+	ParseOutcomes  *ebpf.MapSpec `ebpf:"parse_outcomes"`
+	TunnelHandles  *ebpf.MapSpec `ebpf:"tunnel_handles"`
+	TunnelRefusals *ebpf.MapSpec `ebpf:"tunnel_refusals"`
+	TunnelScratch  *ebpf.MapSpec `ebpf:"tunnel_scratch"`
+	Tunnels        *ebpf.MapSpec `ebpf:"tunnels"`
 }
 
 // TCVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TCVariableSpecs struct {
-	CfgFlows       *ebpf.VariableSpec `ebpf:"cfg_flows"`
-	CfgFlowsPerCpu *ebpf.VariableSpec `ebpf:"cfg_flows_per_cpu"`
-	FlowEpoch      *ebpf.VariableSpec `ebpf:"flow_epoch"`
+	CfgFilter         *ebpf.VariableSpec `ebpf:"cfg_filter"`
+	CfgFilterIncludes *ebpf.VariableSpec `ebpf:"cfg_filter_includes"`
+	CfgFilterLen      *ebpf.VariableSpec `ebpf:"cfg_filter_len"`
+	CfgFlows          *ebpf.VariableSpec `ebpf:"cfg_flows"`
+	CfgFlowsPerCpu    *ebpf.VariableSpec `ebpf:"cfg_flows_per_cpu"`
+	CfgGenevePorts    *ebpf.VariableSpec `ebpf:"cfg_geneve_ports"`
+	CfgGre            *ebpf.VariableSpec `ebpf:"cfg_gre"`
+	CfgIpip           *ebpf.VariableSpec `ebpf:"cfg_ipip"`
+	CfgSampling       *ebpf.VariableSpec `ebpf:"cfg_sampling"`
+	CfgVxlanPorts     *ebpf.VariableSpec `ebpf:"cfg_vxlan_ports"`
+	FlowEpoch         *ebpf.VariableSpec `ebpf:"flow_epoch"`
 }
 
 // TCObjects contains all objects after they have been loaded into the kernel.
@@ -236,13 +371,17 @@ func (o *TCObjects) Close() error {
 //
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCMaps struct {
-	Barrier       *ebpf.Map `ebpf:"barrier"`
-	FlowEvents    *ebpf.Map `ebpf:"flow_events"`
-	Flows0        *ebpf.Map `ebpf:"flows_0"`
-	Flows1        *ebpf.Map `ebpf:"flows_1"`
-	Interfaces    *ebpf.Map `ebpf:"interfaces"`
-	Losses        *ebpf.Map `ebpf:"losses"`
-	ParseOutcomes *ebpf.Map `ebpf:"parse_outcomes"`
+	Barrier        *ebpf.Map `ebpf:"barrier"`
+	FlowEvents     *ebpf.Map `ebpf:"flow_events"`
+	Flows0         *ebpf.Map `ebpf:"flows_0"`
+	Flows1         *ebpf.Map `ebpf:"flows_1"`
+	Interfaces     *ebpf.Map `ebpf:"interfaces"`
+	Ledgers        *ebpf.Map `ebpf:"ledgers"`
+	ParseOutcomes  *ebpf.Map `ebpf:"parse_outcomes"`
+	TunnelHandles  *ebpf.Map `ebpf:"tunnel_handles"`
+	TunnelRefusals *ebpf.Map `ebpf:"tunnel_refusals"`
+	TunnelScratch  *ebpf.Map `ebpf:"tunnel_scratch"`
+	Tunnels        *ebpf.Map `ebpf:"tunnels"`
 }
 
 func (m *TCMaps) Close() error {
@@ -252,8 +391,12 @@ func (m *TCMaps) Close() error {
 		m.Flows0,
 		m.Flows1,
 		m.Interfaces,
-		m.Losses,
+		m.Ledgers,
 		m.ParseOutcomes,
+		m.TunnelHandles,
+		m.TunnelRefusals,
+		m.TunnelScratch,
+		m.Tunnels,
 	)
 }
 
@@ -261,9 +404,17 @@ func (m *TCMaps) Close() error {
 //
 // It can be passed to LoadTCObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TCVariables struct {
-	CfgFlows       *ebpf.Variable `ebpf:"cfg_flows"`
-	CfgFlowsPerCpu *ebpf.Variable `ebpf:"cfg_flows_per_cpu"`
-	FlowEpoch      *ebpf.Variable `ebpf:"flow_epoch"`
+	CfgFilter         *ebpf.Variable `ebpf:"cfg_filter"`
+	CfgFilterIncludes *ebpf.Variable `ebpf:"cfg_filter_includes"`
+	CfgFilterLen      *ebpf.Variable `ebpf:"cfg_filter_len"`
+	CfgFlows          *ebpf.Variable `ebpf:"cfg_flows"`
+	CfgFlowsPerCpu    *ebpf.Variable `ebpf:"cfg_flows_per_cpu"`
+	CfgGenevePorts    *ebpf.Variable `ebpf:"cfg_geneve_ports"`
+	CfgGre            *ebpf.Variable `ebpf:"cfg_gre"`
+	CfgIpip           *ebpf.Variable `ebpf:"cfg_ipip"`
+	CfgSampling       *ebpf.Variable `ebpf:"cfg_sampling"`
+	CfgVxlanPorts     *ebpf.Variable `ebpf:"cfg_vxlan_ports"`
+	FlowEpoch         *ebpf.Variable `ebpf:"flow_epoch"`
 }
 
 // TCPrograms contains all programs after they have been loaded into the kernel.

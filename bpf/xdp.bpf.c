@@ -38,7 +38,7 @@ int xdp_count(struct xdp_md *xdp)
 	count_outcome(HOOK_XDP, outcome, &v);
 	to = bpf_map_lookup_elem(&xdp_interfaces, &ifindex);
 	if (!to)
-		count_loss(LOSS_INTERFACE_UNKNOWN, &v);
+		count_interface_unknown(HOOK_XDP, &v);
 	else if (outcome < PARSE_OUTCOMES)
 		volume_add(&to->outcome[outcome], &v);
 	return XDP_PASS;

@@ -13,9 +13,84 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type XDPFilterRule struct {
+	_           structs.HostLayout
+	Network     [4]uint32
+	Mask        [4]uint32
+	PortMin     uint16
+	PortMax     uint16
+	Protocol    uint8
+	Exclude     uint8
+	HasProtocol uint8
+	Pad         uint8
+}
+
+type XDPLedger struct {
+	_                structs.HostLayout
+	NoFlow           [5]XDPVolume
+	Lost             [2]XDPVolume
+	Filtered         XDPVolume
+	SampledOut       XDPVolume
+	InterfaceUnknown XDPVolume
+}
+
 type XDPParseCounters struct {
 	_       structs.HostLayout
 	Outcome [5]XDPVolume
+}
+
+type XDPTunnelScratch struct {
+	_      structs.HostLayout
+	Tunnel struct {
+		_           structs.HostLayout
+		Source      [16]uint8
+		Destination [16]uint8
+		Id          uint32
+		Type        uint8
+		IpVersion   uint8
+		HasId       uint8
+		Pad         uint8
+	}
+	Pkt struct {
+		_   structs.HostLayout
+		Key struct {
+			_               structs.HostLayout
+			Source          [16]uint8
+			Destination     [16]uint8
+			Ifindex         uint32
+			From            uint32
+			Tunnel          uint32
+			MplsLabel       uint32
+			SourcePort      uint16
+			DestinationPort uint16
+			VlanId          uint16
+			InnerVlanId     uint16
+			Protocol        uint8
+			IpVersion       uint8
+			Direction       uint8
+			Has             uint8
+		}
+		End           uint32
+		OwnEnd        uint32
+		HeaderLen     uint32
+		InnerOff      uint32
+		InnerLen      uint32
+		TunnelBytes   uint64
+		JumboLen      uint32
+		Refused       uint32
+		TcpFlags      uint8
+		Tunnelled     bool
+		MoreFragments bool
+		Continued     bool
+		CutByTunnel   bool
+		HasTransport  bool
+		HasFlow       bool
+		_             [1]byte
+	}
+	Off     uint32
+	Len     uint32
+	Outcome uint32
+	Type    uint32
 }
 
 type XDPVolume struct {
@@ -33,10 +108,22 @@ type XDPXdpCounters struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	XDPMapLosses        = "losses"
-	XDPMapParseOutcomes = "parse_outcomes"
-	XDPMapXdpInterfaces = "xdp_interfaces"
-	XDPProgXdpCount     = "xdp_count"
+	XDPMapLedgers           = "ledgers"
+	XDPMapParseOutcomes     = "parse_outcomes"
+	XDPMapTunnelRefusals    = "tunnel_refusals"
+	XDPMapTunnelScratch     = "tunnel_scratch"
+	XDPMapXdpInterfaces     = "xdp_interfaces"
+	XDPProgXdpCount         = "xdp_count"
+	XDPVarCfgFilter         = "cfg_filter"
+	XDPVarCfgFilterIncludes = "cfg_filter_includes"
+	XDPVarCfgFilterLen      = "cfg_filter_len"
+	XDPVarCfgFlows          = "cfg_flows"
+	XDPVarCfgFlowsPerCpu    = "cfg_flows_per_cpu"
+	XDPVarCfgGenevePorts    = "cfg_geneve_ports"
+	XDPVarCfgGre            = "cfg_gre"
+	XDPVarCfgIpip           = "cfg_ipip"
+	XDPVarCfgSampling       = "cfg_sampling"
+	XDPVarCfgVxlanPorts     = "cfg_vxlan_ports"
 )
 
 // LoadXDP returns the embedded CollectionSpec for XDP.
@@ -88,15 +175,27 @@ type XDPProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type XDPMapSpecs struct {
-	Losses        *ebpf.MapSpec `ebpf:"losses"`
-	ParseOutcomes *ebpf.MapSpec `ebpf:"parse_outcomes"`
-	XdpInterfaces *ebpf.MapSpec `ebpf:"xdp_interfaces"`
+	Ledgers        *ebpf.MapSpec `ebpf:"ledgers"`
+	ParseOutcomes  *ebpf.MapSpec `ebpf:"parse_outcomes"`
+	TunnelRefusals *ebpf.MapSpec `ebpf:"tunnel_refusals"`
+	TunnelScratch  *ebpf.MapSpec `ebpf:"tunnel_scratch"`
+	XdpInterfaces  *ebpf.MapSpec `ebpf:"xdp_interfaces"`
 }
 
 // XDPVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type XDPVariableSpecs struct {
+	CfgFilter         *ebpf.VariableSpec `ebpf:"cfg_filter"`
+	CfgFilterIncludes *ebpf.VariableSpec `ebpf:"cfg_filter_includes"`
+	CfgFilterLen      *ebpf.VariableSpec `ebpf:"cfg_filter_len"`
+	CfgFlows          *ebpf.VariableSpec `ebpf:"cfg_flows"`
+	CfgFlowsPerCpu    *ebpf.VariableSpec `ebpf:"cfg_flows_per_cpu"`
+	CfgGenevePorts    *ebpf.VariableSpec `ebpf:"cfg_geneve_ports"`
+	CfgGre            *ebpf.VariableSpec `ebpf:"cfg_gre"`
+	CfgIpip           *ebpf.VariableSpec `ebpf:"cfg_ipip"`
+	CfgSampling       *ebpf.VariableSpec `ebpf:"cfg_sampling"`
+	CfgVxlanPorts     *ebpf.VariableSpec `ebpf:"cfg_vxlan_ports"`
 }
 
 // XDPObjects contains all objects after they have been loaded into the kernel.
@@ -119,15 +218,19 @@ func (o *XDPObjects) Close() error {
 //
 // It can be passed to LoadXDPObjects or ebpf.CollectionSpec.LoadAndAssign.
 type XDPMaps struct {
-	Losses        *ebpf.Map `ebpf:"losses"`
-	ParseOutcomes *ebpf.Map `ebpf:"parse_outcomes"`
-	XdpInterfaces *ebpf.Map `ebpf:"xdp_interfaces"`
+	Ledgers        *ebpf.Map `ebpf:"ledgers"`
+	ParseOutcomes  *ebpf.Map `ebpf:"parse_outcomes"`
+	TunnelRefusals *ebpf.Map `ebpf:"tunnel_refusals"`
+	TunnelScratch  *ebpf.Map `ebpf:"tunnel_scratch"`
+	XdpInterfaces  *ebpf.Map `ebpf:"xdp_interfaces"`
 }
 
 func (m *XDPMaps) Close() error {
 	return _XDPClose(
-		m.Losses,
+		m.Ledgers,
 		m.ParseOutcomes,
+		m.TunnelRefusals,
+		m.TunnelScratch,
 		m.XdpInterfaces,
 	)
 }
@@ -136,6 +239,16 @@ func (m *XDPMaps) Close() error {
 //
 // It can be passed to LoadXDPObjects or ebpf.CollectionSpec.LoadAndAssign.
 type XDPVariables struct {
+	CfgFilter         *ebpf.Variable `ebpf:"cfg_filter"`
+	CfgFilterIncludes *ebpf.Variable `ebpf:"cfg_filter_includes"`
+	CfgFilterLen      *ebpf.Variable `ebpf:"cfg_filter_len"`
+	CfgFlows          *ebpf.Variable `ebpf:"cfg_flows"`
+	CfgFlowsPerCpu    *ebpf.Variable `ebpf:"cfg_flows_per_cpu"`
+	CfgGenevePorts    *ebpf.Variable `ebpf:"cfg_geneve_ports"`
+	CfgGre            *ebpf.Variable `ebpf:"cfg_gre"`
+	CfgIpip           *ebpf.Variable `ebpf:"cfg_ipip"`
+	CfgSampling       *ebpf.Variable `ebpf:"cfg_sampling"`
+	CfgVxlanPorts     *ebpf.Variable `ebpf:"cfg_vxlan_ports"`
 }
 
 // XDPPrograms contains all programs after they have been loaded into the kernel.

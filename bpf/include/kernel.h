@@ -41,6 +41,9 @@ enum bpf_map_type {
 /* bpf_skb_load_bytes_relative: offsets count from the network header */
 #define BPF_HDR_START_NET 1
 
+/* __sk_buff.pkt_type (include/uapi/linux/if_packet.h) */
+#define PACKET_LOOPBACK 5
+
 /* what a classifier and an XDP program may answer here: nothing but "go on" */
 #define TC_ACT_UNSPEC (-1)
 #define XDP_PASS 2
@@ -78,6 +81,10 @@ struct __sk_buff {
 	__u32 gso_segs;
 	__u64 sk;
 	__u32 gso_size;
+};
+
+struct bpf_spin_lock {
+	__u32 val;
 };
 
 struct xdp_md {

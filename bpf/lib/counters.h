@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Per-CPU counters: every packet is in exactly one parse outcome of its hook,
- * and every packet that could not be recorded is in exactly one loss.
+ * and every packet of which there is no flow record is in exactly one place of
+ * the hook's ledger.
  *
  * All writers run with bottom halves disabled on their CPU and do not nest,
  * so plain additions suffice.
@@ -20,10 +21,17 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, LOSSES);
+	__uint(max_entries, HOOKS);
+	__type(key, __u32);
+	__type(value, struct ledger);
+} ledgers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, TUNNEL_REFUSALS);
 	__type(key, __u32);
 	__type(value, struct volume);
-} losses SEC(".maps");
+} tunnel_refusals SEC(".maps");
 
 static __always_inline void volume_add(struct volume *to, const struct volume *v)
 {
@@ -31,10 +39,56 @@ static __always_inline void volume_add(struct volume *to, const struct volume *v
 	to->bytes += v->bytes;
 }
 
-static __always_inline void count_loss(enum loss why, const struct volume *v)
+static __always_inline struct ledger *ledger_of(enum hook hook)
 {
-	__u32 key = why;
-	struct volume *to = bpf_map_lookup_elem(&losses, &key);
+	__u32 key = hook;
+
+	return bpf_map_lookup_elem(&ledgers, &key);
+}
+
+static __always_inline void count_loss(enum hook hook, enum loss why, const struct volume *v)
+{
+	struct ledger *to = ledger_of(hook);
+
+	if (to)
+		volume_add(&to->lost[why], v);
+}
+
+static __always_inline void count_interface_unknown(enum hook hook, const struct volume *v)
+{
+	struct ledger *to = ledger_of(hook);
+
+	if (to)
+		volume_add(&to->interface_unknown, v);
+}
+
+static __always_inline void count_no_flow(enum hook hook, __u32 outcome, const struct volume *v)
+{
+	struct ledger *to = ledger_of(hook);
+
+	if (to && outcome < PARSE_OUTCOMES)
+		volume_add(&to->no_flow[outcome], v);
+}
+
+static __always_inline void count_filtered(enum hook hook, const struct volume *v)
+{
+	struct ledger *to = ledger_of(hook);
+
+	if (to)
+		volume_add(&to->filtered, v);
+}
+
+static __always_inline void count_sampled_out(enum hook hook, const struct volume *v)
+{
+	struct ledger *to = ledger_of(hook);
+
+	if (to)
+		volume_add(&to->sampled_out, v);
+}
+
+static __always_inline void count_refusal(__u32 why, const struct volume *v)
+{
+	struct volume *to = bpf_map_lookup_elem(&tunnel_refusals, &why);
 
 	if (to)
 		volume_add(to, v);

@@ -11,6 +11,10 @@
 enum source {
 	/* struct __sk_buff of a device with Ethernet frames: offset 0 is the frame's first byte */
 	SOURCE_SKB,
+	/* the same, but read by copying alone: slower, and with half the ways through
+	 * the parsers for the verifier to follow
+	 */
+	SOURCE_SKB_COPIED,
 	/* struct __sk_buff of a device without a link header: offset 0 is the network header */
 	SOURCE_SKB_L3,
 	/* struct xdp_md */
@@ -88,6 +92,8 @@ static __always_inline bool load(const struct cursor *cur, __u32 off, void *to, 
 	switch (cur->source) {
 	case SOURCE_SKB:
 		return load_skb(cur->ctx, off, to, size);
+	case SOURCE_SKB_COPIED:
+		return bpf_skb_load_bytes(cur->ctx, off, to, size) == 0;
 	case SOURCE_SKB_L3:
 		return bpf_skb_load_bytes_relative(cur->ctx, off, to, size, BPF_HDR_START_NET) == 0;
 	case SOURCE_XDP:

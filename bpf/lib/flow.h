@@ -38,6 +38,8 @@ struct crossing_types {
 	enum parse_outcome parse_outcome;
 	enum loss loss;
 	enum flow_has flow_has;
+	enum tunnel_type tunnel_type;
+	enum tunnel_refusal tunnel_refusal;
 };
 
 /* Packets of flows that the full map had no entry for. */
@@ -69,6 +71,59 @@ struct {
  * costs one load. Written by user space only.
  */
 volatile __u32 flow_epoch = 0;
+
+/* The tunnels that flows were in. User space deletes those that are no more. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096); /* set before loading */
+	__type(key, struct tunnel_key);
+	__type(value, struct tunnel_value);
+} tunnels SEC(".maps");
+
+struct tunnel_handles {
+	struct bpf_spin_lock lock;
+	__u32 last;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tunnel_handles);
+} tunnel_handles SEC(".maps");
+
+/* next_handle gives a number that no tunnel has had. */
+static __always_inline __u32 next_handle(void)
+{
+	struct tunnel_handles *handles;
+	__u32 key = 0, handle;
+
+	handles = bpf_map_lookup_elem(&tunnel_handles, &key);
+	if (!handles)
+		return 0;
+	bpf_spin_lock(&handles->lock);
+	handle = ++handles->last;
+	bpf_spin_unlock(&handles->lock);
+	return handle;
+}
+
+/* tunnel_handle gives the number that stands for a tunnel in flow keys, or 0 if
+ * the table of tunnels is full.
+ */
+static __always_inline __u32 tunnel_handle(const struct tunnel_key *key)
+{
+	struct tunnel_value *known = bpf_map_lookup_elem(&tunnels, key);
+	struct tunnel_value fresh;
+
+	if (known)
+		return known->handle;
+	fresh.handle = next_handle();
+	if (!bpf_map_update_elem(&tunnels, key, &fresh, BPF_NOEXIST))
+		return fresh.handle;
+	/* another CPU may have been first */
+	known = bpf_map_lookup_elem(&tunnels, key);
+	return known ? known->handle : 0;
+}
 
 static __always_inline __u64 now_mono_ns(void)
 {
@@ -107,25 +162,43 @@ static __always_inline void flow_add(struct flow_stats *stats, const struct pack
 		__sync_fetch_and_add(&stats->packets, v->packets);
 		__sync_fetch_and_add(&stats->bytes, v->bytes);
 	}
+	if (pkt->tunnel_bytes) {
+		if (cfg_flows_per_cpu)
+			stats->tunnel_bytes += pkt->tunnel_bytes;
+		else
+			__sync_fetch_and_add(&stats->tunnel_bytes, pkt->tunnel_bytes);
+	}
 	stats->last_mono_ns = now;
 	note_tcp_flags(stats, pkt->tcp_flags);
 }
 
-/* flow_overflow hands one packet to user space when the map has no room. */
-static __always_inline void flow_overflow(const struct packet *pkt, const struct volume *v,
-					  __u64 now)
+static __always_inline void note_tunnel(struct tunnel_key *to, const struct packet *pkt)
+{
+	struct tunnel_scratch *s = pkt->tunnelled ? scratch() : NULL;
+
+	if (s)
+		*to = s->tunnel;
+	else
+		__builtin_memset(to, 0, sizeof(*to));
+}
+
+/* flow_overflow hands one packet to user space when a map has no room. */
+static __always_inline void flow_overflow(enum hook hook, const struct packet *pkt,
+					  const struct volume *v, __u64 now)
 {
 	struct flow_event *event = bpf_ringbuf_reserve(&flow_events, sizeof(*event), 0);
 
 	if (!event) {
-		count_loss(LOSS_RINGBUF_FULL, v);
+		count_loss(hook, LOSS_RINGBUF_FULL, v);
 		return;
 	}
 	event->key = pkt->key;
+	note_tunnel(&event->tunnel, pkt);
 	event->tcp_flags = pkt->tcp_flags;
 	__builtin_memset(event->pad, 0, sizeof(event->pad));
 	event->packets = v->packets;
 	event->bytes = v->bytes;
+	event->tunnel_bytes = pkt->tunnel_bytes;
 	event->mono_ns = now;
 	bpf_ringbuf_submit(event, 0);
 }
@@ -134,12 +207,13 @@ static __always_inline void flow_overflow(const struct packet *pkt, const struct
 #define ENOMEM 12
 #define EEXIST 17
 
-static __always_inline void flow_insert(void *map, const struct packet *pkt, const struct volume *v,
-					__u64 now)
+static __always_inline void flow_insert(void *map, enum hook hook, const struct packet *pkt,
+					const struct volume *v, __u64 now)
 {
 	struct flow_stats fresh = {
 		.packets = v->packets,
 		.bytes = v->bytes,
+		.tunnel_bytes = pkt->tunnel_bytes,
 		.first_mono_ns = now,
 		.last_mono_ns = now,
 	};
@@ -160,30 +234,39 @@ static __always_inline void flow_insert(void *map, const struct packet *pkt, con
 		}
 	}
 	if (err == -E2BIG || err == -ENOMEM)
-		flow_overflow(pkt, v, now);
+		flow_overflow(hook, pkt, v, now);
 	else
-		count_loss(LOSS_MAP_UPDATE, v);
+		count_loss(hook, LOSS_MAP_UPDATE, v);
 }
 
-static __always_inline void flow_count_in(void *map, const struct packet *pkt,
-					  const struct volume *v)
+static __always_inline void flow_count_in(void *map, enum hook hook, const struct packet *pkt,
+					  const struct volume *v, __u64 now)
 {
 	struct flow_stats *stats = bpf_map_lookup_elem(map, &pkt->key);
-	__u64 now = now_mono_ns();
 
 	if (stats)
 		flow_add(stats, pkt, v, now);
 	else
-		flow_insert(map, pkt, v, now);
+		flow_insert(map, hook, pkt, v, now);
 }
 
-static __always_inline void flow_count(const struct packet *pkt, const struct volume *v)
+static __always_inline void flow_count(enum hook hook, struct packet *pkt, const struct volume *v)
 {
+	struct tunnel_scratch *s = pkt->tunnelled ? scratch() : NULL;
+	__u64 now = now_mono_ns();
+
+	if (s) {
+		pkt->key.tunnel = tunnel_handle(&s->tunnel);
+		if (!pkt->key.tunnel) {
+			flow_overflow(hook, pkt, v, now);
+			return;
+		}
+	}
 	/* the verifier wants the map known where it is used */
 	if (flow_epoch & 1)
-		flow_count_in(&flows_1, pkt, v);
+		flow_count_in(&flows_1, hook, pkt, v, now);
 	else
-		flow_count_in(&flows_0, pkt, v);
+		flow_count_in(&flows_0, hook, pkt, v, now);
 }
 
 #endif

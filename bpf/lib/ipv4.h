@@ -23,6 +23,7 @@ struct ipv4_header {
 
 static __always_inline void set_v4mapped(__u8 to[16], const __u8 from[4])
 {
+	__builtin_memset(to, 0, 10);
 	to[10] = 0xff;
 	to[11] = 0xff;
 	__builtin_memcpy(to + 12, from, 4);
@@ -39,11 +40,13 @@ static __always_inline enum parse_outcome parse_ipv4(struct cursor *cur, struct 
 {
 	struct flow_key *key = &pkt->key;
 	struct ipv4_header ip;
+	enum parse_outcome outcome;
 	__u32 header_len, total;
 	__u16 fragment;
 
-	if (!load(cur, cur->off, &ip, sizeof(ip)))
-		return PARSE_TRUNCATED;
+	outcome = load_header(cur, pkt, &ip, sizeof(ip));
+	if (outcome != PARSE_OK)
+		return outcome;
 	header_len = (ip.version_ihl & 0x0f) * 4;
 	if (ip.version_ihl >> 4 != 4 || header_len < sizeof(ip))
 		return PARSE_MALFORMED;
@@ -60,7 +63,7 @@ static __always_inline enum parse_outcome parse_ipv4(struct cursor *cur, struct 
 	pkt->more_fragments = fragment & IPV4_MORE_FRAGMENTS;
 
 	total = bpf_ntohs(ip.total_len);
-	pkt->end = total ? cur->off + total : 0;
+	end_at(pkt, total ? cur->off + total : 0);
 	if (total && total < header_len)
 		return PARSE_MALFORMED;
 	advance(cur, header_len);

@@ -61,6 +61,17 @@ static __always_inline __u32 extension_len(__u8 kind, const struct ipv6_extensio
 	}
 }
 
+#define IPV6_TLV_JUMBO 0xc2
+
+/* is_jumbo says whether a hop-by-hop options header has nothing but a jumbo
+ * payload option (RFC 2675, section 2), as the kernel puts into super-packets of
+ * over 64 KiB and takes out again (ipv6_hopopt_jumbo_remove, net/ipv6/ip6_offload.c).
+ */
+static __always_inline bool is_jumbo(const struct ipv6_extension *ext)
+{
+	return !ext->len && bpf_ntohs(ext->fragment) == (IPV6_TLV_JUMBO << 8 | 4);
+}
+
 /* walk_extension steps over one extension header; key->protocol names the
  * header at the cursor before and after. A non-first fragment ends the walk:
  * what follows it is payload.
@@ -73,17 +84,17 @@ static __always_inline enum parse_outcome walk_extension(struct cursor *cur, str
 	struct ipv6_extension ext;
 	__u32 len;
 
-	outcome = need(cur, pkt, sizeof(ext));
+	outcome = load_header(cur, pkt, &ext, sizeof(ext));
 	if (outcome != PARSE_OK)
 		return outcome;
-	if (!load(cur, cur->off, &ext, sizeof(ext)))
-		return PARSE_TRUNCATED;
 
 	key->protocol = ext.next_header;
 	/* 12 bytes of it are always there (RFC 4302, section 2): behind eight is no header */
 	if (kind == IPPROTO_AH && !ext.len)
 		return PARSE_MALFORMED;
 	len = extension_len(kind, &ext);
+	if (kind == IPPROTO_HOPOPTS && is_jumbo(&ext))
+		pkt->jumbo_len = sizeof(ext);
 	if (kind == IPPROTO_FRAGMENT) {
 		if (bpf_ntohs(ext.fragment) >> 3)
 			key->has |= FLOW_IS_FRAGMENT;
@@ -107,8 +118,9 @@ static __always_inline enum parse_outcome parse_ipv6(struct cursor *cur, struct 
 	__u32 payload;
 	int i;
 
-	if (!load(cur, cur->off, &ip, sizeof(ip)))
-		return PARSE_TRUNCATED;
+	outcome = load_header(cur, pkt, &ip, sizeof(ip));
+	if (outcome != PARSE_OK)
+		return outcome;
 	if (ip.version_class_flow[0] >> 4 != 6)
 		return PARSE_MALFORMED;
 
@@ -120,16 +132,17 @@ static __always_inline enum parse_outcome parse_ipv6(struct cursor *cur, struct 
 
 	advance(cur, sizeof(ip));
 	payload = bpf_ntohs(ip.payload_len);
-	pkt->end = payload ? cur->off + payload : 0;
+	end_at(pkt, payload ? cur->off + payload : 0);
+	pkt->jumbo_len = 0;
+	pkt->header_len = cur->off;
 
 	for (i = 0; i < MAX_EXTENSION_HEADERS && is_extension(key->protocol); i++) {
 		outcome = walk_extension(cur, pkt);
 		if (outcome != PARSE_OK)
 			return outcome;
-		if (key->has & FLOW_IS_FRAGMENT) {
-			pkt->header_len = cur->off;
+		pkt->header_len = cur->off;
+		if (key->has & FLOW_IS_FRAGMENT)
 			return whole(cur, pkt);
-		}
 	}
 	if (is_extension(key->protocol))
 		return PARSE_UNSUPPORTED;

@@ -72,11 +72,19 @@ static __always_inline enum parse_outcome parse_udp(struct cursor *cur, struct p
 	/* Of UDP-Lite 0 covers all. Of UDP it stands for a length that the field cannot
 	 * say (RFC 2675, section 4), which no datagram has that says its own.
 	 */
-	if (!len && (pkt->key.protocol == IPPROTO_UDPLITE || !pkt->end))
+	if (!len && (pkt->key.protocol == IPPROTO_UDPLITE || !pkt->own_end))
 		return PARSE_OK;
 	if (len < UDP_HEADER_LEN)
 		return PARSE_MALFORMED;
-	return pkt->more_fragments ? PARSE_OK : need(cur, pkt, len);
+	if (pkt->more_fragments)
+		return PARSE_OK;
+	if (pkt->own_end && cur->off + len > pkt->own_end)
+		return PARSE_MALFORMED;
+	if (pkt->continued)
+		return PARSE_OK;
+	return cur->off + len > cur->len || (pkt->end && cur->off + len > pkt->end)
+		       ? PARSE_TRUNCATED
+		       : PARSE_OK;
 }
 
 /* parse_l4 reads the transport header at the cursor. Ports stand in the first
@@ -91,14 +99,14 @@ static __always_inline enum parse_outcome parse_l4(struct cursor *cur, struct pa
 	__u8 head[4];
 
 	pkt->header_len = cur->off + min;
-	if (!min)
+	if (!min) {
+		pkt->has_transport = true;
 		return whole(cur, pkt);
+	}
 
-	outcome = need(cur, pkt, sizeof(head));
+	outcome = load_header(cur, pkt, head, sizeof(head));
 	if (outcome != PARSE_OK)
 		return outcome;
-	if (!load(cur, cur->off, head, sizeof(head)))
-		return PARSE_TRUNCATED;
 	if (key->protocol == IPPROTO_ICMP || key->protocol == IPPROTO_ICMPV6) {
 		key->source_port = head[0];
 		key->destination_port = head[1];
@@ -111,6 +119,7 @@ static __always_inline enum parse_outcome parse_l4(struct cursor *cur, struct pa
 	outcome = need(cur, pkt, min);
 	if (outcome != PARSE_OK)
 		return outcome;
+	pkt->has_transport = true;
 	if (key->protocol == IPPROTO_TCP)
 		outcome = parse_tcp(cur, pkt);
 	else if (key->protocol == IPPROTO_UDP || key->protocol == IPPROTO_UDPLITE)

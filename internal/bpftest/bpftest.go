@@ -50,8 +50,10 @@ type Runner struct {
 
 // Flow is one entry of the flow table.
 type Flow struct {
-	Key   bpf.TCFlowKey
-	Stats bpf.TCFlowStats
+	// Key has no handle: what it stands for is Tunnel.
+	Key    bpf.TCFlowKey
+	Stats  bpf.TCFlowStats
+	Tunnel bpf.TCTunnelKey
 }
 
 // Result is what one packet changed.
@@ -62,6 +64,8 @@ type Result struct {
 	// Interface is what the interface counters of the packet's direction gained.
 	Interface bpf.TCVolume
 	Flows     []Flow
+	// Refused is why the packet was not opened as a tunnel's.
+	Refused bpf.TCTunnelRefusal
 }
 
 // New loads all programs; they are closed with the test.
@@ -102,7 +106,7 @@ func New(tb testing.TB, opts Options) *Runner {
 func explain(err error) error {
 	var verifier *ebpf.VerifierError
 	if errors.As(err, &verifier) {
-		return fmt.Errorf("%+-20v", verifier)
+		return fmt.Errorf("%-20v", verifier)
 	}
 	return err
 }
@@ -116,6 +120,7 @@ func (r *Runner) RunTC(tb testing.TB, prog *ebpf.Program, data []byte, ctx *SKB)
 	hook, dir := r.place(prog)
 	r.Clear(tb)
 	outcomes, iface := r.outcomes(tb, r.TC.ParseOutcomes, hook), r.Interface(tb, dir)
+	refused := r.refusals(tb)
 
 	opts := &ebpf.RunOptions{Data: data}
 	if ctx != nil {
@@ -127,7 +132,32 @@ func (r *Runner) RunTC(tb testing.TB, prog *ebpf.Program, data []byte, ctx *SKB)
 	res := Result{Return: ret, Flows: r.Flows(tb)}
 	res.Outcome, res.Volume = changed(tb, outcomes, r.outcomes(tb, r.TC.ParseOutcomes, hook))
 	res.Interface = sub(r.Interface(tb, dir), iface)
+	res.Refused = newRefusal(tb, refused, r.refusals(tb))
 	return res
+}
+
+type refusals [bpf.TCTunnelRefusalTUNNEL_REFUSALS]bpf.TCVolume
+
+func (r *Runner) refusals(tb testing.TB) refusals {
+	tb.Helper()
+	var all refusals
+	for i := range all {
+		all[i] = r.Refused(tb, bpf.TCTunnelRefusal(i))
+	}
+	return all
+}
+
+// newRefusal finds the reason that counted something, if one did.
+func newRefusal(tb testing.TB, before, after refusals) bpf.TCTunnelRefusal {
+	tb.Helper()
+	found := bpf.TCTunnelRefusalTUNNEL_NOT_REFUSED
+	for i := range after {
+		if after[i] != before[i] {
+			require.Equal(tb, bpf.TCTunnelRefusalTUNNEL_NOT_REFUSED, found, "a packet refused for two reasons")
+			found = bpf.TCTunnelRefusal(i)
+		}
+	}
+	return found
 }
 
 // place tells where a TC program sits.
@@ -158,16 +188,37 @@ func (r *Runner) Flows(tb testing.TB) []Flow {
 	if r.TC.Flows0.Type() == ebpf.PerCPUHash {
 		var values []bpf.TCFlowStats
 		for it.Next(&key, &values) {
-			flows = append(flows, Flow{key, merge(values)})
+			flows = append(flows, Flow{Key: key, Stats: merge(values)})
 		}
 	} else {
 		var value bpf.TCFlowStats
 		for it.Next(&key, &value) {
-			flows = append(flows, Flow{key, value})
+			flows = append(flows, Flow{Key: key, Stats: value})
 		}
 	}
 	require.NoError(tb, it.Err())
+	r.resolve(tb, flows)
 	return flows
+}
+
+// resolve puts tunnels in the place of their handles.
+func (r *Runner) resolve(tb testing.TB, flows []Flow) {
+	tb.Helper()
+	for i := range flows {
+		flow := &flows[i]
+		if flow.Key.Tunnel == 0 {
+			continue
+		}
+		var key bpf.TCTunnelKey
+		var value bpf.TCTunnelValue
+		for it := r.TC.Tunnels.Iterate(); it.Next(&key, &value); {
+			if value.Handle == flow.Key.Tunnel {
+				flow.Tunnel, flow.Key.Tunnel = key, 0
+				break
+			}
+		}
+		require.Zero(tb, flow.Key.Tunnel, "no tunnel has the handle")
+	}
 }
 
 func merge(values []bpf.TCFlowStats) bpf.TCFlowStats {
@@ -178,6 +229,7 @@ func merge(values []bpf.TCFlowStats) bpf.TCFlowStats {
 		}
 		sum.Packets += v.Packets
 		sum.Bytes += v.Bytes
+		sum.TunnelBytes += v.TunnelBytes
 		if sum.FirstMonoNs == 0 || (v.FirstMonoNs != 0 && v.FirstMonoNs < sum.FirstMonoNs) {
 			sum.FirstMonoNs = v.FirstMonoNs
 		}
@@ -192,12 +244,21 @@ func merge(values []bpf.TCFlowStats) bpf.TCFlowStats {
 	return sum
 }
 
-// Clear empties the flow map that programs write.
+// Clear empties the flow map that programs write, and the table of tunnels.
 func (r *Runner) Clear(tb testing.TB) {
 	tb.Helper()
 	var key bpf.TCFlowKey
 	for r.TC.Flows0.NextKey(nil, &key) == nil {
 		require.NoError(tb, r.TC.Flows0.Delete(key))
+	}
+	r.clearTunnels(tb)
+}
+
+func (r *Runner) clearTunnels(tb testing.TB) {
+	tb.Helper()
+	var tunnel bpf.TCTunnelKey
+	for r.TC.Tunnels.NextKey(nil, &tunnel) == nil {
+		require.NoError(tb, r.TC.Tunnels.Delete(tunnel))
 	}
 }
 
@@ -214,17 +275,49 @@ func (r *Runner) Interface(tb testing.TB, dir bpf.TCDirection) bpf.TCVolume {
 	return sum
 }
 
-// Loss returns one of the loss counters, over all CPUs.
+// Loss returns one of the TC programs' loss counters, over all CPUs and both
+// directions.
 func (r *Runner) Loss(tb testing.TB, loss bpf.TCLoss) bpf.TCVolume {
 	tb.Helper()
-	var values []bpf.TCVolume
-	require.NoError(tb, r.TC.Losses.Lookup(uint32(loss), &values))
-	var sum bpf.TCVolume
+	ingress, egress := r.Ledger(tb, bpf.TCHookHOOK_TC_INGRESS), r.Ledger(tb, bpf.TCHookHOOK_TC_EGRESS)
+	return add(ingress.Lost[loss], egress.Lost[loss])
+}
+
+// Ledger returns what became of a hook's packets that are in no flow record,
+// over all CPUs.
+func (r *Runner) Ledger(tb testing.TB, hook bpf.TCHook) bpf.TCLedger {
+	tb.Helper()
+	var values []bpf.TCLedger
+	require.NoError(tb, r.TC.Ledgers.Lookup(uint32(hook), &values))
+	var sum bpf.TCLedger
 	for _, v := range values {
-		sum.Packets += v.Packets
-		sum.Bytes += v.Bytes
+		for i := range v.NoFlow {
+			sum.NoFlow[i] = add(sum.NoFlow[i], v.NoFlow[i])
+		}
+		for i := range v.Lost {
+			sum.Lost[i] = add(sum.Lost[i], v.Lost[i])
+		}
+		sum.Filtered = add(sum.Filtered, v.Filtered)
+		sum.SampledOut = add(sum.SampledOut, v.SampledOut)
+		sum.InterfaceUnknown = add(sum.InterfaceUnknown, v.InterfaceUnknown)
 	}
 	return sum
+}
+
+// Refused returns how much was refused to be opened as a tunnel, over all CPUs.
+func (r *Runner) Refused(tb testing.TB, why bpf.TCTunnelRefusal) bpf.TCVolume {
+	tb.Helper()
+	var values []bpf.TCVolume
+	require.NoError(tb, r.TC.TunnelRefusals.Lookup(uint32(why), &values))
+	var sum bpf.TCVolume
+	for _, v := range values {
+		sum = add(sum, v)
+	}
+	return sum
+}
+
+func add(a, b bpf.TCVolume) bpf.TCVolume {
+	return bpf.TCVolume{Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes}
 }
 
 type outcomes [bpf.TCParseOutcomePARSE_OUTCOMES]bpf.TCVolume

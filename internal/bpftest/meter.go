@@ -47,6 +47,8 @@ type Meter struct {
 	Runner *Runner
 	parsed map[bpf.TCHook]outcomes
 	ifaces map[bpf.TCDirection]bpf.TCVolume
+
+	refused refusals
 }
 
 // NewMeter returns a Meter for a Runner whose flow maps are not per CPU.
@@ -60,6 +62,8 @@ func NewMeter(tb testing.TB, r *Runner) *Meter {
 			bpf.TCHookHOOK_XDP: r.outcomes(tb, r.XDP.ParseOutcomes, bpf.TCHookHOOK_XDP),
 		},
 		ifaces: make(map[bpf.TCDirection]bpf.TCVolume),
+
+		refused: r.refusals(tb),
 	}
 	for _, hook := range []bpf.TCHook{bpf.TCHookHOOK_TC_INGRESS, bpf.TCHookHOOK_TC_EGRESS} {
 		m.parsed[hook] = r.outcomes(tb, r.TC.ParseOutcomes, hook)
@@ -86,6 +90,9 @@ func (m *Meter) RunTC(tb testing.TB, prog *ebpf.Program, data []byte, ctx *SKB) 
 	iface := m.Runner.Interface(tb, dir)
 	res.Interface = sub(iface, m.ifaces[dir])
 	m.ifaces[dir] = iface
+	refused := m.Runner.refusals(tb)
+	res.Refused = newRefusal(tb, m.refused, refused)
+	m.refused = refused
 	return res
 }
 
@@ -116,6 +123,8 @@ func (m *Meter) takeFlows(tb testing.TB) []Flow {
 		var flow Flow
 		err := table.NextKey(nil, &flow.Key)
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			m.Runner.resolve(tb, flows)
+			m.Runner.clearTunnels(tb)
 			return flows
 		}
 		require.NoError(tb, err)

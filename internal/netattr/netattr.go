@@ -10,6 +10,8 @@ package netattr // import "github.com/netprobe-otel/netprobe/internal/netattr"
 const (
 	// EventFlow is one flow, in one direction, in one interval.
 	EventFlow = "netprobe.flow"
+	// EventTunnel is a tunnel that was seen for the first time, or no more.
+	EventTunnel = "netprobe.tunnel"
 )
 
 // Keys of the semantic conventions.
@@ -35,8 +37,11 @@ const (
 	FlowCommunityID = "netprobe.flow.community_id"
 	// FlowInitiator is which end opened the flow: "source" or "destination".
 	FlowInitiator = "netprobe.flow.initiator"
-	// FlowInitiatorEvidence is how that is known: "syn" or "heuristic".
+	// FlowInitiatorEvidence is how that is known: "syn", "listener" or "heuristic".
 	FlowInitiatorEvidence = "netprobe.flow.initiator_evidence"
+	// FlowSamplingInterval is how many packets each counted one stands for; the
+	// counts have been multiplied by it. Absent where all were counted.
+	FlowSamplingInterval = "netprobe.flow.sampling_interval"
 	// TCPFlags is the OR of the TCP flag bytes.
 	TCPFlags = "netprobe.tcp.flags"
 	// ICMPType and ICMPCode are those of ICMP or ICMPv6.
@@ -46,6 +51,24 @@ const (
 	ObservationDirection = "netprobe.observation.direction"
 	// ObservationNetNS is the inode number of the network namespace that counted.
 	ObservationNetNS = "netprobe.observation.netns"
+	// ObservationInterfaces are the interfaces that saw the same packets and did not count them.
+	ObservationInterfaces = "netprobe.observation.interfaces"
+	// TunnelType is "vxlan", "geneve", "gre" or "ipip".
+	TunnelType = "netprobe.tunnel.type"
+	// TunnelID is the network identifier of VXLAN and Geneve, the key of GRE.
+	TunnelID = "netprobe.tunnel.id"
+	// TunnelSourceAddress and TunnelDestinationAddress are the tunnel's end points.
+	TunnelSourceAddress      = "netprobe.tunnel.source.address"
+	TunnelDestinationAddress = "netprobe.tunnel.destination.address"
+	// TunnelNested says that what was in the tunnel is a tunnel's packet too, which was not opened.
+	TunnelNested = "netprobe.tunnel.nested"
+	// TunnelState is "up" or "down".
+	TunnelState = "netprobe.tunnel.state"
+	// NATSourceAddress and the next are the packets' on the other side of a translation.
+	NATSourceAddress      = "netprobe.nat.source.address"
+	NATSourcePort         = "netprobe.nat.source.port"
+	NATDestinationAddress = "netprobe.nat.destination.address"
+	NATDestinationPort    = "netprobe.nat.destination.port"
 	// VLANID is the outermost VLAN tag's, VLANInnerID the one's inside it.
 	VLANID      = "netprobe.vlan.id"
 	VLANInnerID = "netprobe.vlan.inner_id"

@@ -6,6 +6,7 @@ package ebpfnetreceiver
 import (
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"time"
@@ -27,6 +28,7 @@ type Config struct {
 	TC       TCConfig      `mapstructure:"tc"`
 	XDP      XDPConfig     `mapstructure:"xdp"`
 	Flows    FlowsConfig   `mapstructure:"flows"`
+	Tunnels  TunnelsConfig `mapstructure:"tunnels"`
 	// RingBufferBytes is the size of the ring buffer that takes what the flow
 	// map has no room for: a power of two, and a multiple of the page size.
 	RingBufferBytes uint32 `mapstructure:"ring_buffer_bytes"`
@@ -67,6 +69,42 @@ type FlowsConfig struct {
 	// MaxSeries is how many series each flow metric has at most; what is over
 	// that is counted without addresses.
 	MaxSeries int `mapstructure:"max_series"`
+	// QueueSize is how many flow records wait for a slow logs pipeline.
+	QueueSize int `mapstructure:"queue_size"`
+	// PerInterface counts a packet at every interface that it crosses.
+	PerInterface bool `mapstructure:"per_interface"`
+	// NAT is auto (joins translated connections where the kernel tells of them) or off.
+	NAT string `mapstructure:"nat"`
+	// Sampling counts one packet in so many; 1 is all.
+	Sampling uint32 `mapstructure:"sampling"`
+	// Include and Exclude choose the flows: those that one of Include matches, or
+	// all if there is none, and none of Exclude does.
+	Include []FlowMatch `mapstructure:"include"`
+	Exclude []FlowMatch `mapstructure:"exclude"`
+}
+
+// FlowMatch matches flows of which all that it says is true.
+type FlowMatch struct {
+	// CIDR is a network that source or destination is in; an address is one of its own.
+	CIDR string `mapstructure:"cidr"`
+	// Port is a port, or a range as 8000-8999, that either port is in.
+	Port string `mapstructure:"port"`
+	// Protocol is an IANA keyword in lower case, or a number.
+	Protocol string `mapstructure:"protocol"`
+}
+
+// TunnelsConfig says which tunnels are opened.
+type TunnelsConfig struct {
+	// VXLANPorts and GenevePorts are UDP destination ports; none opens none. As
+	// uint16 a larger number would be cut to another port, without an error.
+	VXLANPorts  []int `mapstructure:"vxlan_ports"`
+	GenevePorts []int `mapstructure:"geneve_ports"`
+	GRE         bool  `mapstructure:"gre"`
+	IPIP        bool  `mapstructure:"ipip"`
+	// MaxEntries is how many tunnels are told apart, each direction on its own.
+	MaxEntries uint32 `mapstructure:"max_entries"`
+	// IdleTimeout is after how long without packets a tunnel is gone.
+	IdleTimeout time.Duration `mapstructure:"idle_timeout"`
 }
 
 // ErrorMode says what becomes of the collector where eBPF cannot be used.
@@ -88,12 +126,17 @@ const (
 	maxRingBufferBytes = 1 << 30
 	maxFlowEntries     = 1 << 24
 	maxInterfaces      = 1 << 20
+	maxTunnels         = 1 << 20
+	// what internal/probe has room for; it checks that too
+	maxFlowMatches = 32
+	maxTunnelPorts = 8
 )
 
 var (
 	tcModes    = []string{"off", "auto", "tcx", "clsact"}
 	xdpModes   = []string{"off", "auto", "native", "generic"}
 	flowMaps   = []string{"auto", "shared", "per_cpu"}
+	natModes   = []string{"off", "auto"}
 	errorModes = []ErrorMode{ErrorModePropagate, ErrorModeIgnore}
 )
 
@@ -116,6 +159,17 @@ func createDefaultConfig() component.Config {
 			Map:        "auto",
 			// two metrics with as many series each stay under 20,000
 			MaxSeries: 9000,
+			QueueSize: 262144,
+			NAT:       "auto",
+			Sampling:  1,
+		},
+		Tunnels: TunnelsConfig{
+			VXLANPorts:  []int{4789, 8472},
+			GenevePorts: []int{6081},
+			GRE:         true,
+			IPIP:        true,
+			MaxEntries:  4096,
+			IdleTimeout: 5 * time.Minute,
 		},
 		RingBufferBytes: 4 << 20,
 		ErrorMode:       ErrorModePropagate,
@@ -129,6 +183,7 @@ func (cfg *Config) Validate() error {
 		oneOf("tc::mode", cfg.TC.Mode, tcModes),
 		oneOf("xdp::mode", cfg.XDP.Mode, xdpModes),
 		cfg.Flows.validate(),
+		cfg.Tunnels.validate(),
 		oneOf("error_mode", cfg.ErrorMode, errorModes),
 	}
 	if cfg.Interval < minInterval {
@@ -170,7 +225,21 @@ func validatePatterns(key string, patterns []string) error {
 }
 
 func (cfg *FlowsConfig) validate() error {
-	errs := []error{oneOf("flows::map", cfg.Map, flowMaps)}
+	errs := []error{
+		oneOf("flows::map", cfg.Map, flowMaps),
+		oneOf("flows::nat", cfg.NAT, natModes),
+		validateMatches("flows::include", cfg.Include),
+		validateMatches("flows::exclude", cfg.Exclude),
+	}
+	if n := len(cfg.Include) + len(cfg.Exclude); n > maxFlowMatches {
+		errs = append(errs, fmt.Errorf("flows::include and flows::exclude: %d entries together are over the maximum of %d", n, maxFlowMatches))
+	}
+	if cfg.Sampling < 1 {
+		errs = append(errs, fmt.Errorf("flows::sampling: %d is not at least 1, which counts all packets", cfg.Sampling))
+	}
+	if cfg.QueueSize < 1 {
+		errs = append(errs, fmt.Errorf("flows::queue_size: %d is not at least 1", cfg.QueueSize))
+	}
 	if cfg.MaxEntries < 1 || cfg.MaxEntries > maxFlowEntries {
 		errs = append(errs, fmt.Errorf("flows::max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxFlowEntries))
 	}
@@ -178,6 +247,52 @@ func (cfg *FlowsConfig) validate() error {
 		errs = append(errs, fmt.Errorf("flows::max_series: %d is not at least 1; to have no flow metrics, disable them under metrics", cfg.MaxSeries))
 	}
 	return errors.Join(errs...)
+}
+
+func validateMatches(key string, matches []FlowMatch) error {
+	var errs []error
+	for i := range matches {
+		if _, err := matches[i].parse(); err != nil {
+			errs = append(errs, fmt.Errorf("%s[%d]: %w", key, i, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (cfg *TunnelsConfig) validate() error {
+	errs := []error{
+		validatePorts("tunnels::vxlan_ports", cfg.VXLANPorts),
+		validatePorts("tunnels::geneve_ports", cfg.GenevePorts),
+	}
+	for _, port := range cfg.VXLANPorts {
+		if slices.Contains(cfg.GenevePorts, port) {
+			errs = append(errs, fmt.Errorf("tunnels::vxlan_ports and tunnels::geneve_ports: %d is in both", port))
+		}
+	}
+	if cfg.MaxEntries < 1 || cfg.MaxEntries > maxTunnels {
+		errs = append(errs, fmt.Errorf("tunnels::max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxTunnels))
+	}
+	if cfg.IdleTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("tunnels::idle_timeout: %s is not over 0", cfg.IdleTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+func validatePorts(key string, ports []int) error {
+	if len(ports) > maxTunnelPorts {
+		return fmt.Errorf("%s: %d ports are over the maximum of %d", key, len(ports), maxTunnelPorts)
+	}
+	for i, port := range ports {
+		if port < 1 || port > math.MaxUint16 {
+			return fmt.Errorf("%s[%d]: %d is not from 1 to %d", key, i, port, math.MaxUint16)
+		}
+	}
+	return nil
+}
+
+// flowsEnabled says whether flows are counted: the TC programs do it.
+func (cfg *Config) flowsEnabled() bool {
+	return cfg.Flows.Enabled && cfg.TC.Mode != "off"
 }
 
 func oneOf[T ~string](key string, value T, values []T) error {

@@ -40,7 +40,8 @@ func TestDefaultConfig(t *testing.T) {
 		Interval:             5 * time.Second,
 		TC:                   TCConfig{Mode: "auto"},
 		XDP:                  XDPConfig{Mode: "off"},
-		Flows:                FlowsConfig{Enabled: true, MaxEntries: 131072, Map: "auto", MaxSeries: 9000},
+		Flows:                FlowsConfig{Enabled: true, MaxEntries: 131072, Map: "auto", MaxSeries: 9000, QueueSize: 262144, NAT: "auto", Sampling: 1},
+		Tunnels:              TunnelsConfig{VXLANPorts: []int{4789, 8472}, GenevePorts: []int{6081}, GRE: true, IPIP: true, MaxEntries: 4096, IdleTimeout: 5 * time.Minute},
 		RingBufferBytes:      4194304,
 		ErrorMode:            ErrorModePropagate,
 	}, cfg)
@@ -55,11 +56,19 @@ func TestConfigOfEveryOption(t *testing.T) {
 	require.True(t, cfg.MetricsBuilderConfig.Metrics.NetprobeFlowPackets.Enabled)
 	cfg.MetricsBuilderConfig = metadata.MetricsBuilderConfig{} // which option was set by the user is hidden in it
 	require.Equal(t, &Config{
-		Interfaces:      InterfacesConfig{Include: []string{"eth*", "veth[0-9]?"}, Exclude: []string{"eth1"}, MaxEntries: 12},
-		Interval:        250 * time.Millisecond,
-		TC:              TCConfig{Mode: "clsact"},
-		XDP:             XDPConfig{Mode: "generic"},
-		Flows:           FlowsConfig{Enabled: false, MaxEntries: 1000, Map: "per_cpu", MaxSeries: 7},
+		Interfaces: InterfacesConfig{Include: []string{"eth*", "veth[0-9]?"}, Exclude: []string{"eth1"}, MaxEntries: 12},
+		Interval:   250 * time.Millisecond,
+		TC:         TCConfig{Mode: "clsact"},
+		XDP:        XDPConfig{Mode: "generic"},
+		Flows: FlowsConfig{
+			Enabled: false, MaxEntries: 1000, Map: "per_cpu", MaxSeries: 7, QueueSize: 5, PerInterface: true,
+			NAT: "off", Sampling: 100,
+			Include: []FlowMatch{{CIDR: "10.0.0.0/8", Port: "8000-8999", Protocol: "tcp"}, {CIDR: "2001:db8::1"}},
+			Exclude: []FlowMatch{{Port: "53"}, {Protocol: "89"}},
+		},
+		Tunnels: TunnelsConfig{
+			VXLANPorts: []int{4789, 250}, GenevePorts: []int{}, MaxEntries: 16, IdleTimeout: 90 * time.Second,
+		},
 		RingBufferBytes: 8192,
 		ErrorMode:       ErrorModeIgnore,
 	}, cfg)
@@ -101,12 +110,47 @@ func TestConfigBad(t *testing.T) {
 		{"flows_too_many", "flows::max_entries: 16777217 is not from 1 to 16777216"},
 		{"flows_unknown_map", `flows::map: "lru" is none of ["auto" "shared" "per_cpu"]`},
 		{"flows_no_series", "flows::max_series: 0 is not at least 1; to have no flow metrics, disable them under metrics"},
+		{"flows_no_queue", "flows::queue_size: 0 is not at least 1"},
+		{"flows_no_sampling", "flows::sampling: 0 is not at least 1, which counts all packets"},
+		{"flows_unknown_nat", `flows::nat: "conntrack" is none of ["off" "auto"]`},
+		{"flows_empty_match", "flows::include[1]: says neither cidr, port nor protocol"},
+		{"flows_bad_cidr", `flows::include[0]: cidr: "10.0.0.0/33" is neither a network, such as 10.0.0.0/8, nor an address`},
+		{"flows_host_name", `flows::exclude[0]: cidr: "localhost" is neither a network, such as 10.0.0.0/8, nor an address`},
+		{"flows_zone", `flows::include[0]: cidr: "fe80::1%eth0": zones are not possible`},
+		{"flows_mapped_network", `flows::include[0]: cidr: "::ffff:10.0.0.0/104": write it as an IPv4 network`},
+		{"flows_all_ipv6", `flows::exclude[0]: cidr: "::/0" holds IPv4 too, as ::ffff:0.0.0.0/96; write those networks of IPv6 that are meant, such as 2000::/3 and fc00::/6`},
+		{"flows_port_zero", `flows::include[0]: port: "0" is neither a port from 1 to 65535 nor a range of them, such as 8000-8999`},
+		{"flows_port_too_large", `flows::include[0]: port: "65536" is neither a port from 1 to 65535 nor a range of them, such as 8000-8999`},
+		{"flows_ports_reversed", `flows::include[0]: port: "90-80" is neither a port from 1 to 65535 nor a range of them, such as 8000-8999`},
+		{"flows_ports_open", `flows::include[0]: port: "8000-" is neither a port from 1 to 65535 nor a range of them, such as 8000-8999`},
+		{"flows_ports_negative", `flows::include[0]: port: "-1" is neither a port from 1 to 65535 nor a range of them, such as 8000-8999`},
+		{"flows_unknown_protocol", `flows::include[0]: protocol: "TCP" is neither an IANA keyword in lower case, such as tcp or ipv6-icmp, nor a number up to 255`},
+		{"flows_protocol_too_large", `flows::include[0]: protocol: "256" is neither an IANA keyword in lower case, such as tcp or ipv6-icmp, nor a number up to 255`},
+		{
+			"flows_match_all_wrong", `flows::exclude[0]: cidr: "here" is neither a network, such as 10.0.0.0/8, nor an address
+port: "http" is neither a port from 1 to 65535 nor a range of them, such as 8000-8999
+protocol: "web" is neither an IANA keyword in lower case, such as tcp or ipv6-icmp, nor a number up to 255`,
+		},
+		{"flows_too_many_matches", "flows::include and flows::exclude: 33 entries together are over the maximum of 32"},
+		{"tunnels_too_many_vxlan_ports", "tunnels::vxlan_ports: 9 ports are over the maximum of 8"},
+		{"tunnels_too_many_geneve_ports", "tunnels::geneve_ports: 9 ports are over the maximum of 8"},
+		{"tunnels_port_zero", "tunnels::vxlan_ports[1]: 0 is not from 1 to 65535"},
+		{"tunnels_port_too_large", "tunnels::geneve_ports[0]: 65536 is not from 1 to 65535"},
+		{"tunnels_port_of_both", "tunnels::vxlan_ports and tunnels::geneve_ports: 8472 is in both"},
+		{"tunnels_zero", "tunnels::max_entries: 0 is not from 1 to 1048576"},
+		{"tunnels_too_many", "tunnels::max_entries: 1048577 is not from 1 to 1048576"},
+		{"tunnels_never_idle", "tunnels::idle_timeout: 0s is not over 0"},
 		{"error_mode_unknown", `error_mode: "silent" is none of ["propagate" "ignore"]`},
 		{
 			"several_at_once", `interfaces::include[0]: is empty
 interfaces::max_entries: 0 is not from 1 to 1048576
 flows::map: "lru" is none of ["auto" "shared" "per_cpu"]
+flows::nat: "" is none of ["off" "auto"]
+flows::include[0]: port: "70000" is neither a port from 1 to 65535 nor a range of them, such as 8000-8999
+flows::queue_size: -1 is not at least 1
 flows::max_series: -1 is not at least 1; to have no flow metrics, disable them under metrics
+tunnels::vxlan_ports and tunnels::geneve_ports: 6081 is in both
+tunnels::idle_timeout: -1s is not over 0
 interval: 1ms is under the minimum of 100ms`,
 		},
 	} {
@@ -121,6 +165,7 @@ interval: 1ms is under the minimum of 100ms`,
 func TestConfigOfWrongTypes(t *testing.T) {
 	for _, tt := range []struct{ name, want string }{
 		{"unknown_option", "has invalid keys: sampling"},
+		{"unknown_match", "has invalid keys: address"},
 		{"negative_size", "'ring_buffer_bytes' cannot parse value as 'uint32': -1 overflows uint"},
 		{"interval_without_unit", "'interval' time: invalid duration"},
 	} {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
@@ -173,10 +174,11 @@ func testRecord(index int, packets uint64) flow.Record {
 			Has:             flow.HasPorts,
 			InterfaceIndex:  uint32(index),
 		},
-		Packets: packets,
-		Bytes:   100 * packets,
-		First:   time.Unix(1_700_000_000, 0),
-		Last:    time.Unix(1_700_000_001, 0),
+		Packets:   packets,
+		Bytes:     100 * packets,
+		WireBytes: 100 * packets,
+		First:     time.Unix(1_700_000_000, 0),
+		Last:      time.Unix(1_700_000_001, 0),
 	}
 }
 
@@ -220,17 +222,20 @@ type fakeSink struct {
 	mu      sync.Mutex // guards all that follows
 	began   time.Time
 	netns   uint64
+	ledger  *ledger
 	windows []window
 	stopped int
 	// arrived gets a value with each window, where it is not nil.
 	arrived chan struct{}
 }
 
-func (s *fakeSink) start(began time.Time, netns uint64) {
+func (s *fakeSink) start(began time.Time, netns uint64, ledger *ledger) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.began, s.netns = began, netns
+	s.began, s.netns, s.ledger = began, netns, ledger
 }
+
+func (s *fakeSink) accounts() bool { return false }
 
 func (s *fakeSink) consume(_ context.Context, w *window) {
 	s.mu.Lock()
@@ -281,8 +286,12 @@ func testConfig() *Config {
 	cfg := createDefaultConfig().(*Config)
 	cfg.Interfaces.Include, cfg.Interfaces.Exclude = []string{"lo"}, nil
 	cfg.Interval = time.Hour
+	cfg.Flows.NAT = "off" // what the machine's kernel tracks is nothing to these tests
 	return cfg
 }
+
+// everyone counts, also the loopback what comes in by it.
+func everyone() join.Owners { return nil }
 
 func testSettings() receiver.Settings {
 	set := receivertest.NewNopSettings(metadata.Type)
@@ -295,6 +304,7 @@ func newTestSession(cfg *Config) (*session, *fakeProbe) {
 	f := newFakeProbe()
 	s := newSession(testSettings(), cfg)
 	s.load = func(probe.Options) (prober, error) { return f, nil }
+	s.chooseOwners = everyone
 	return s, f
 }
 

@@ -9,17 +9,17 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumererror"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/convert"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 )
@@ -28,24 +28,38 @@ import (
 // what gRPC receivers take by default.
 const logsBatch = 4096
 
-// logsSink makes a log record of each flow record.
+// logsSink makes a log record of each flow record. It hands them on from a
+// goroutine of its own, so that a slow pipeline does not keep the kernel's maps
+// from being emptied; what waits is bounded.
 type logsSink struct {
 	set      receiver.Settings
 	next     consumer.Logs
 	obs      *receiverhelper.ObsReport
 	own      *metadata.TelemetryBuilder
 	observer convert.Observer
+	ledger   *ledger
+	max      int // records that may wait
 
-	// refused are batches that the pipeline would not take yet, oldest first.
-	refused []batch
-	waiting int // records in refused
-	max     int // of waiting
+	mu      sync.Mutex // guards waiting and queued
+	waiting []batch    // oldest first
+	queued  int        // records in waiting
+	wake    chan struct{}
+	quit    context.CancelFunc
+	done    chan struct{}
 }
 
 // batch is what goes down the pipeline at once.
 type batch struct {
 	records  []flow.Record
+	tunnels  []aggregate.TunnelEvent
 	observed time.Time
+	// accounted: the ledger is to say what became of the records.
+	accounted bool
+}
+
+// size is how many records the batch makes.
+func (b *batch) size() int {
+	return len(b.records) + len(b.tunnels)
 }
 
 func newLogsSink(set receiver.Settings, cfg *Config, next consumer.Logs) (*logsSink, error) {
@@ -56,68 +70,129 @@ func newLogsSink(set receiver.Settings, cfg *Config, next consumer.Logs) (*logsS
 	return &logsSink{
 		set: set, next: next, obs: obs, own: own,
 		observer: convert.Observer{Version: set.BuildInfo.Version},
-		max:      int(cfg.Flows.MaxEntries),
+		max:      cfg.Flows.QueueSize,
 	}, nil
 }
 
-func (l *logsSink) start(_ time.Time, netns uint64) {
-	l.observer.NetNS = netns
+func (l *logsSink) start(_ time.Time, netns uint64, ledger *ledger) {
+	l.observer.NetNS, l.ledger = netns, ledger
+	l.wake, l.done = make(chan struct{}, 1), make(chan struct{})
+	// not the context of Start, which ends with it
+	ctx, cancel := context.WithCancel(context.Background())
+	l.quit = cancel
+	go l.run(ctx)
 }
+
+func (l *logsSink) accounts() bool { return true }
 
 func (l *logsSink) consume(ctx context.Context, w *window) {
-	again := l.refused
-	l.refused, l.waiting = nil, 0
-	for _, b := range again {
-		l.deliver(ctx, b)
+	if len(w.tunnelEvents) > 0 {
+		l.enqueue(ctx, batch{tunnels: w.tunnelEvents, observed: w.end})
 	}
 	for records := range slices.Chunk(w.flows, logsBatch) {
-		l.deliver(ctx, batch{records: records, observed: w.end})
+		// the window's records are reused
+		l.enqueue(ctx, batch{records: slices.Clone(records), observed: w.end, accounted: w.accountant == l})
+	}
+	select {
+	case l.wake <- struct{}{}:
+	default: // is awake
 	}
 }
 
-// deliver hands a batch on. One that is refused for now is kept for the next
-// interval; one that is refused for good, or is too much to keep, is lost and
-// counted.
-func (l *logsSink) deliver(ctx context.Context, b batch) {
-	count := len(b.records)
-	ctx = l.obs.StartLogsOp(ctx)
-	err := l.next.ConsumeLogs(ctx, l.observer.FlowLogs(b.records, b.observed))
-	l.obs.EndLogsOp(ctx, format, count, err)
-	if err == nil {
-		return
+// enqueue adds a batch, or loses it where too much waits already.
+func (l *logsSink) enqueue(ctx context.Context, b batch) {
+	l.mu.Lock()
+	full := l.queued > 0 && l.queued+b.size() > l.max
+	if !full {
+		l.waiting = append(l.waiting, b)
+		l.queued += b.size()
 	}
-	cause := "refused_by_pipeline"
-	if !consumererror.IsPermanent(err) {
-		if l.waiting+count <= l.max {
-			// the window's records are reused
-			l.refused = append(l.refused, batch{records: slices.Clone(b.records), observed: b.observed})
-			l.waiting += count
-			l.set.Logger.Warn("The pipeline refused flow records; trying again at the next interval", zap.Int("records", count), zap.Error(err))
+	l.mu.Unlock()
+	if full {
+		l.lose(ctx, b, causeQueueFull, errQueueFull)
+	}
+}
+
+func (l *logsSink) run(ctx context.Context) {
+	defer close(l.done)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+			l.deliverAll(ctx)
+		}
+	}
+}
+
+// deliverAll hands on what waits, up to the first batch that is refused for now:
+// that one is tried again at the next interval.
+func (l *logsSink) deliverAll(ctx context.Context) {
+	for ctx.Err() == nil {
+		l.mu.Lock()
+		if len(l.waiting) == 0 {
+			l.mu.Unlock()
 			return
 		}
-		cause = "too_many_refused"
+		b := l.waiting[0]
+		l.mu.Unlock()
+
+		if !l.deliver(ctx, b) {
+			return
+		}
+		l.mu.Lock()
+		l.waiting = slices.Delete(l.waiting, 0, 1)
+		l.queued -= b.size()
+		l.mu.Unlock()
 	}
-	l.lose(ctx, b, cause, err)
+}
+
+// deliver hands a batch on and says whether that is the end of it: handed on, or
+// refused for good and lost.
+func (l *logsSink) deliver(ctx context.Context, b batch) bool {
+	ld := l.observer.TunnelLogs(b.tunnels, b.observed)
+	if b.tunnels == nil {
+		ld = l.observer.FlowLogs(b.records, b.observed)
+	}
+	count := ld.LogRecordCount()
+	obsCtx := l.obs.StartLogsOp(ctx)
+	err := l.next.ConsumeLogs(obsCtx, ld)
+	l.obs.EndLogsOp(obsCtx, format, count, err)
+	switch {
+	case err == nil:
+		if b.accounted {
+			l.ledger.addTally(ctx, outcomeExported, "", tallyOf(b.records))
+		}
+		return true
+	case consumererror.IsPermanent(err):
+		l.lose(ctx, b, causeRefused, err)
+		return true
+	default:
+		l.set.Logger.Warn("The pipeline refused log records; trying again at the next interval", zap.Int("records", count), zap.Error(err))
+		return false
+	}
 }
 
 func (l *logsSink) lose(ctx context.Context, b batch, cause string, err error) {
-	var volume flow.Volume
-	for i := range b.records {
-		volume.Add(flow.Volume{Packets: b.records[i].Packets, Bytes: b.records[i].Bytes})
+	if b.accounted {
+		l.ledger.addTally(ctx, outcomeLost, cause, tallyOf(b.records))
 	}
-	attrs := metric.WithAttributes(attribute.String("cause", cause))
-	l.own.ReceiverEbpfnetLostPackets.Add(ctx, int64(volume.Packets), attrs)
-	l.own.ReceiverEbpfnetLostBytes.Add(ctx, int64(volume.Bytes), attrs)
-	l.set.Logger.Error("Flow records are lost", zap.Int("records", len(b.records)), zap.String("cause", cause), zap.Error(err))
+	l.set.Logger.Error("Log records are lost", zap.Int("records", b.size()), zap.String("cause", cause), zap.Error(err))
 }
 
-// stop counts what is still refused as lost.
+// stop hands on what waits, and counts what the pipeline does not take as lost.
 func (l *logsSink) stop(ctx context.Context) {
-	for _, b := range l.refused {
-		l.lose(ctx, b, "refused_until_shutdown", errShutdown)
+	l.quit()
+	<-l.done
+	l.deliverAll(ctx)
+	for _, b := range l.waiting {
+		l.lose(ctx, b, causeAtShutdown, errShutdown)
 	}
-	l.refused, l.waiting = nil, 0
+	l.waiting, l.queued = nil, 0
 	l.own.Shutdown()
 }
 
-var errShutdown = errors.New("the receiver is shut down")
+var (
+	errShutdown  = errors.New("the receiver is shut down")
+	errQueueFull = errors.New("the pipeline is too slow: as many records wait as flows::queue_size says")
+)

@@ -7,6 +7,7 @@ package ebpfnetreceiver
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/collector/consumer"
@@ -22,7 +23,9 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 )
 
-// metricsSink makes metrics of windows.
+// metricsSink makes metrics of windows. It hands them on from a goroutine of its
+// own. While the pipeline is busy with the last ones, totals and series go on
+// adding up, and the next ones have all of it.
 type metricsSink struct {
 	cfg     *Config
 	set     receiver.Settings
@@ -30,10 +33,26 @@ type metricsSink struct {
 	obs     *receiverhelper.ObsReport
 	builder *metadata.MetricsBuilder
 	own     *metadata.TelemetryBuilder
+	ledger  *ledger
 
-	series *aggregate.FlowSeries
-	folded flow.Volume // as last reported
-	points []aggregate.SeriesPoint
+	idle chan struct{} // has a token while nothing is on its way
+
+	mu sync.Mutex // guards what follows
+	// interfaces has by name what is not handed on yet: one that has gone is in no
+	// later window.
+	interfaces map[string]aggregate.InterfacePoint
+	series     *aggregate.FlowSeries
+	folded     flow.Volume // as last reported
+	pending    tally       // in series and not handed on, as far as it is accounted for
+	stopped    bool        // what is refused from now on never comes again
+}
+
+// delivery is what is on its way.
+type delivery struct {
+	metrics    pmetric.Metrics
+	interfaces map[string]aggregate.InterfacePoint
+	points     []aggregate.SeriesPoint
+	tally      tally
 }
 
 func newMetricsSink(set receiver.Settings, cfg *Config, next consumer.Metrics) (*metricsSink, error) {
@@ -41,71 +60,181 @@ func newMetricsSink(set receiver.Settings, cfg *Config, next consumer.Metrics) (
 	if err != nil {
 		return nil, err
 	}
-	return &metricsSink{cfg: cfg, set: set, next: next, obs: obs, own: own}, nil
+	return &metricsSink{cfg: cfg, set: set, next: next, obs: obs, own: own, idle: make(chan struct{}, 1)}, nil
 }
 
-func (m *metricsSink) start(began time.Time, _ uint64) {
+func (m *metricsSink) start(began time.Time, _ uint64, ledger *ledger) {
 	m.builder = metadata.NewMetricsBuilder(m.cfg.MetricsBuilderConfig, m.set,
 		metadata.WithStartTime(pcommon.NewTimestampFromTime(began)))
-	m.series = aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, began)
+	m.series = aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, m.cfg.Flows.PerInterface, began)
+	m.interfaces = map[string]aggregate.InterfacePoint{}
+	m.ledger, m.stopped = ledger, false
+	m.idle <- struct{}{}
+}
+
+func (m *metricsSink) accounts() bool {
+	packets, bytes := m.flowMetrics()
+	return packets || bytes
+}
+
+func (m *metricsSink) flowMetrics() (packets, bytes bool) {
+	metrics := &m.cfg.MetricsBuilderConfig.Metrics
+	return metrics.NetprobeFlowPackets.Enabled, metrics.NetprobeFlowBytes.Enabled
 }
 
 func (m *metricsSink) consume(ctx context.Context, w *window) {
-	md := m.convert(w)
-	m.own.ReceiverEbpfnetFlowSeries.Record(ctx, int64(m.series.Len()))
-	m.own.ReceiverEbpfnetFlowSeriesFolded.Add(ctx, int64(m.series.Folded.Sub(m.folded).Packets))
-	m.folded = m.series.Folded
-
-	count := md.DataPointCount()
-	if count == 0 {
+	m.hold(w.interfaces)
+	m.add(ctx, w)
+	if w.leaving == m {
+		select {
+		case <-m.idle:
+			m.deliver(ctx, m.convert(w))
+		case <-ctx.Done():
+		}
 		return
 	}
-	ctx = m.obs.StartMetricsOp(ctx)
-	err := m.next.ConsumeMetrics(ctx, md)
-	m.obs.EndMetricsOp(ctx, format, count, err)
-	if err != nil {
-		// Totals come again with the next interval; what the flows gained is put back.
-		m.series.Restore(m.points)
-		m.set.Logger.Warn("The pipeline refused metrics; trying again at the next interval", zap.Error(err))
+	select {
+	case <-m.idle:
+		d := m.convert(w)
+		// not ctx, which may end before the pipeline is done
+		go m.deliver(context.WithoutCancel(ctx), d)
+	default: // the next ones will say it all
 	}
 }
 
-func (m *metricsSink) stop(context.Context) {
-	m.own.Shutdown()
-}
-
-func (m *metricsSink) convert(w *window) pmetric.Metrics {
-	at := pcommon.NewTimestampFromTime(w.end)
-	for i := range w.interfaces {
-		p := &w.interfaces[i]
-		m.recordInterface(at, p)
-		// also for what one that has just gone had counted
-		if w.xdp[p.Name] || p.Gained.XDP != (flow.InterfaceCounters{}).XDP {
-			m.recordXDP(at, p)
+// hold notes what is to be handed on of interfaces, with what they gained since
+// they last were.
+func (m *metricsSink) hold(points []aggregate.InterfacePoint) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range points {
+		if before, ok := m.interfaces[p.Name]; ok {
+			p = since(before, p)
 		}
+		m.interfaces[p.Name] = p
 	}
-	md := m.builder.Emit()
+}
 
-	m.points = m.points[:0]
-	packets, bytes := m.cfg.MetricsBuilderConfig.Metrics.NetprobeFlowPackets, m.cfg.MetricsBuilderConfig.Metrics.NetprobeFlowBytes
-	if !packets.Enabled && !bytes.Enabled {
-		return md
+// since is a point with what was gained up to the one before.
+func since(before, p aggregate.InterfacePoint) aggregate.InterfacePoint {
+	p.Gained.Add(before.Gained)
+	p.Elapsed += before.Elapsed
+	return p
+}
+
+// add adds the window's flows to their series.
+func (m *metricsSink) add(ctx context.Context, w *window) {
+	if !m.accounts() {
+		return
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for i := range w.flows {
 		m.series.Add(&w.flows[i])
 	}
-	m.series.Collect(w.end, func(p aggregate.SeriesPoint) { m.points = append(m.points, p) })
-	if len(m.points) == 0 {
-		return md
+	if w.accountant == m {
+		m.pending.add(tallyOf(w.flows))
 	}
-	sm := m.scope(md)
-	if bytes.Enabled {
-		convert.AppendFlowMetric(sm.Metrics(), flowBytes, m.points, w.end)
+	m.own.ReceiverEbpfnetFlowSeries.Record(ctx, int64(m.series.Len()))
+	m.own.ReceiverEbpfnetFlowSeriesFolded.Add(ctx, int64(m.series.Folded.Sub(m.folded).Packets))
+	m.folded = m.series.Folded
+}
+
+// deliver hands metrics on. Where they are refused, totals come again with the
+// next ones, and what the flows gained is put back.
+func (m *metricsSink) deliver(ctx context.Context, d delivery) {
+	defer func() { m.idle <- struct{}{} }()
+	count := d.metrics.DataPointCount()
+	if count == 0 {
+		return
 	}
-	if packets.Enabled {
-		convert.AppendFlowMetric(sm.Metrics(), flowPackets, m.points, w.end)
+	obsCtx := m.obs.StartMetricsOp(ctx)
+	err := m.next.ConsumeMetrics(obsCtx, d.metrics)
+	m.obs.EndMetricsOp(obsCtx, format, count, err)
+	if err == nil {
+		m.ledger.addTally(ctx, outcomeExported, "", d.tally)
+		return
 	}
-	return md
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopped {
+		m.ledger.addTally(ctx, outcomeLost, causeAtShutdown, d.tally)
+		return
+	}
+	for name, before := range d.interfaces {
+		if p, ok := m.interfaces[name]; ok {
+			before = since(before, p)
+		}
+		m.interfaces[name] = before
+	}
+	m.series.Restore(d.points)
+	m.pending.add(d.tally)
+	m.set.Logger.Warn("The pipeline refused metrics; trying again at the next interval", zap.Error(err))
+}
+
+// stop waits for what is on its way, and counts what the pipeline has not taken as lost.
+func (m *metricsSink) stop(ctx context.Context) {
+	select {
+	case <-m.idle:
+	case <-ctx.Done():
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ledger.addTally(ctx, outcomeLost, causeAtShutdown, m.pending)
+	m.pending, m.stopped = tally{}, true
+	m.own.Shutdown()
+}
+
+func (m *metricsSink) convert(w *window) delivery {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d := delivery{interfaces: m.interfaces}
+	m.interfaces = map[string]aggregate.InterfacePoint{}
+	at := pcommon.NewTimestampFromTime(w.end)
+	for _, p := range d.interfaces {
+		m.recordInterface(at, &p)
+		// also for what one that has just gone had counted
+		if w.xdp[p.Name] || p.Gained.XDP != (flow.InterfaceCounters{}).XDP {
+			m.recordXDP(at, &p)
+		}
+	}
+	if m.cfg.flowsEnabled() {
+		m.builder.RecordNetprobeVxlanTunnelsActiveDataPoint(at, int64(w.tunnelsActive))
+	}
+	d.metrics = m.builder.Emit()
+	m.convertTunnels(&d, w)
+
+	packets, bytes := m.flowMetrics()
+	m.series.Collect(w.end, func(p aggregate.SeriesPoint) { d.points = append(d.points, p) })
+	d.tally, m.pending = m.pending, tally{}
+	if len(d.points) == 0 {
+		return d
+	}
+	sm := m.scope(d.metrics)
+	if bytes {
+		convert.AppendFlowMetric(sm.Metrics(), flowBytes, d.points, m.cfg.Flows.Sampling, w.end)
+	}
+	if packets {
+		convert.AppendFlowMetric(sm.Metrics(), flowPackets, d.points, m.cfg.Flows.Sampling, w.end)
+	}
+	return d
+}
+
+func (m *metricsSink) convertTunnels(d *delivery, w *window) {
+	if len(w.tunnels) == 0 {
+		return
+	}
+	enabled := &m.cfg.MetricsBuilderConfig.Metrics
+	to := m.scope(d.metrics).Metrics()
+	if enabled.NetprobeVxlanBytes.Enabled {
+		convert.AppendTunnelMetric(to, vxlanBytes, flow.VXLAN, w.tunnels, w.end)
+	}
+	if enabled.NetprobeVxlanPackets.Enabled {
+		convert.AppendTunnelMetric(to, vxlanPackets, flow.VXLAN, w.tunnels, w.end)
+	}
+	if enabled.NetprobeVxlanVniStats.Enabled {
+		convert.AppendTunnelMetric(to, vxlanNetworks, flow.VXLAN, w.networks, w.end)
+	}
 }
 
 // scope gives the scope that the builder filled, or one like it.
@@ -119,16 +248,31 @@ func (m *metricsSink) scope(md pmetric.Metrics) pmetric.ScopeMetrics {
 	return sm
 }
 
+func bytesOf(v flow.Volume) uint64   { return v.Bytes }
+func packetsOf(v flow.Volume) uint64 { return v.Packets }
+
+// Metrics that are made by hand; documentation.md says the same of them.
 var (
-	flowBytes = convert.FlowMetric{
-		Name: metadata.MetricsInfo.NetprobeFlowBytes.Name, Unit: "By",
+	flowBytes = convert.Metric{
+		Name: metadata.MetricsInfo.NetprobeFlowBytes.Name, Unit: "By", Value: bytesOf,
 		Description: "Bytes sent from source to destination, link-layer headers included, as segments on the wire.",
-		Value:       func(v flow.Volume) uint64 { return v.Bytes },
 	}
-	flowPackets = convert.FlowMetric{
-		Name: metadata.MetricsInfo.NetprobeFlowPackets.Name, Unit: "{packet}",
+	flowPackets = convert.Metric{
+		Name: metadata.MetricsInfo.NetprobeFlowPackets.Name, Unit: "{packet}", Value: packetsOf,
 		Description: "Packets sent from source to destination, as segments on the wire.",
-		Value:       func(v flow.Volume) uint64 { return v.Packets },
+	}
+	vxlanBytes = convert.Metric{
+		Name: metadata.MetricsInfo.NetprobeVxlanBytes.Name, Unit: "By", Value: bytesOf,
+		Description: "Bytes of VXLAN frames on the underlay, outer headers included.",
+	}
+	vxlanPackets = convert.Metric{
+		Name: metadata.MetricsInfo.NetprobeVxlanPackets.Name, Unit: "{packet}", Value: packetsOf,
+		Description: "VXLAN frames on the underlay.",
+	}
+	// Its unit is an annotation: exporters to Prometheus would else add it to the name.
+	vxlanNetworks = convert.Metric{
+		Name: metadata.MetricsInfo.NetprobeVxlanVniStats.Name, Unit: "{By}", Value: bytesOf,
+		Description: "Bytes of VXLAN frames on the underlay, outer headers included, by network.",
 	}
 )
 

@@ -12,7 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/pdata/plog"
+	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/receiver"
 
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
@@ -24,23 +27,37 @@ type signals struct {
 	metrics, logs *signalReceiver
 	metricsSink   *consumertest.MetricsSink
 	logsSink      *consumertest.LogsSink
-	probe         *fakeProbe
-	shared        *sharedReceivers
+	// metricsTaken and logsTaken get a value with each call of the consumers.
+	metricsTaken, logsTaken chan struct{}
+	probe                   *fakeProbe
+	shared                  *sharedReceivers
 }
 
 func newSignals(t *testing.T, cfg *Config) *signals {
 	t.Helper()
 	s := &signals{
 		metricsSink: &consumertest.MetricsSink{}, logsSink: &consumertest.LogsSink{},
+		metricsTaken: make(chan struct{}, 10), logsTaken: make(chan struct{}, 10), // more than any test has
 		probe: newFakeProbe(), shared: newSharedReceivers(),
 	}
-	m, err := s.shared.metrics(testSettings(), cfg, s.metricsSink)
+	metrics, err := consumer.NewMetrics(func(ctx context.Context, md pmetric.Metrics) error {
+		defer func() { s.metricsTaken <- struct{}{} }()
+		return s.metricsSink.ConsumeMetrics(ctx, md)
+	})
 	require.NoError(t, err)
-	l, err := s.shared.logs(testSettings(), cfg, s.logsSink)
+	logs, err := consumer.NewLogs(func(ctx context.Context, ld plog.Logs) error {
+		defer func() { s.logsTaken <- struct{}{} }()
+		return s.logsSink.ConsumeLogs(ctx, ld)
+	})
+	require.NoError(t, err)
+	m, err := s.shared.metrics(testSettings(), cfg, metrics)
+	require.NoError(t, err)
+	l, err := s.shared.logs(testSettings(), cfg, logs)
 	require.NoError(t, err)
 	s.metrics, s.logs = m.(*signalReceiver), l.(*signalReceiver)
 	require.Same(t, s.metrics.session, s.logs.session)
 	s.metrics.session.load = func(probe.Options) (prober, error) { return s.probe, nil }
+	s.metrics.session.chooseOwners = everyone
 	return s
 }
 
@@ -55,6 +72,8 @@ func TestReceiversShareOneReading(t *testing.T) {
 	s.probe.count(loopback, 3)
 	s.metrics.session.tick(ctx)
 	require.Equal(t, []string{"read 1", "drain"}, s.probe.takeCalls())
+	<-s.metricsTaken
+	<-s.logsTaken
 	require.Equal(t, 1, s.logsSink.LogRecordCount())
 	require.Len(t, s.metricsSink.AllMetrics(), 1)
 	sum := sums(s.metricsSink.AllMetrics()[0], "netprobe.flow.packets")
@@ -65,7 +84,8 @@ func TestReceiversShareOneReading(t *testing.T) {
 	require.NoError(t, s.metrics.Shutdown(ctx))
 	require.NoError(t, s.logs.Shutdown(ctx))
 	require.Equal(t, []string{"read 1", "drain", "detach", "read 1", "drain", "close"}, s.probe.takeCalls())
-	require.Equal(t, 2, s.logsSink.LogRecordCount())
+	require.Equal(t, 2, s.logsSink.LogRecordCount(), "also what was counted to the end")
+	require.Len(t, s.metricsSink.AllMetrics(), 2, "also the last window, before it left")
 	require.Empty(t, s.shared.sessions)
 }
 

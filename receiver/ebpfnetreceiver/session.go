@@ -21,6 +21,9 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/conntrack"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/listeners"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
@@ -41,14 +44,27 @@ type window struct {
 	start, end time.Time
 	interfaces []aggregate.InterfacePoint
 	// xdp has the names of interfaces that the XDP program is attached to.
-	xdp   map[string]bool
+	xdp map[string]bool
+	// flows has the records that are counted, each packet in one of them.
 	flows []flow.Record
+	// accountant is the sink that tells the ledger what became of them.
+	accountant sink
+	// tunnels and networks are totals, by tunnel and by VXLAN identifier.
+	tunnels, networks []aggregate.TunnelPoint
+	tunnelsActive     int
+	tunnelEvents      []aggregate.TunnelEvent
+	// leaving is the sink that gets no more after this: it hands on what it has
+	// before it returns. Nil for none.
+	leaving sink
 }
 
 // sink takes windows to one signal's consumer. It handles the consumer's
 // errors itself.
 type sink interface {
-	start(began time.Time, netns uint64)
+	start(began time.Time, netns uint64, ledger *ledger)
+	// accounts says whether the sink hands on flows, so that it can tell the ledger
+	// what became of them.
+	accounts() bool
 	consume(ctx context.Context, w *window)
 	stop(ctx context.Context)
 }
@@ -67,6 +83,8 @@ type session struct {
 	logger *zap.Logger
 	set    component.TelemetrySettings
 	load   func(probe.Options) (prober, error)
+	// chooseOwners gives who counts what as of now, or nil for everyone.
+	chooseOwners func() join.Owners
 
 	mu       sync.Mutex // guards all that follows
 	started  bool
@@ -83,12 +101,18 @@ type session struct {
 	watched   *watchList
 	totals    *aggregate.Interfaces
 	telemetry *telemetry
-	lastRead  time.Time
-	flows     []flow.Record // reused
+	joiner    *join.Joiner
+	listeners *listeners.Table // nil without flows
+	nat       *conntrack.Table // nil where it is off or the kernel has none
+	// graphOptions are for the graph of interfaces.
+	graphOptions netdev.Options
+	tunnels      *aggregate.Tunnels
+	lastRead     time.Time
+	flows        []flow.Record // reused
 }
 
 func newSession(set receiver.Settings, cfg *Config) *session {
-	return &session{
+	s := &session{
 		cfg:    cfg,
 		logger: set.Logger,
 		set:    set.TelemetrySettings,
@@ -100,18 +124,40 @@ func newSession(set receiver.Settings, cfg *Config) *session {
 			return p, nil
 		},
 	}
+	s.chooseOwners = func() join.Owners {
+		if cfg.Flows.PerInterface {
+			return nil
+		}
+		return owners{s.owners()}
+	}
+	return s
 }
 
 func (s *session) options() probe.Options {
 	return probe.Options{
 		TC:              probe.TCMode(s.cfg.TC.Mode),
 		XDP:             probe.XDPMode(s.cfg.XDP.Mode),
-		Flows:           s.cfg.Flows.Enabled && s.cfg.TC.Mode != string(probe.TCOff),
+		Flows:           s.cfg.flowsEnabled(),
 		FlowMap:         probe.FlowMap(s.cfg.Flows.Map),
 		FlowEntries:     s.cfg.Flows.MaxEntries,
 		RingBufferBytes: s.cfg.RingBufferBytes,
 		MaxInterfaces:   s.cfg.Interfaces.MaxEntries,
+		Tunnels: probe.TunnelOptions{
+			VXLANPorts: ports(s.cfg.Tunnels.VXLANPorts), GenevePorts: ports(s.cfg.Tunnels.GenevePorts),
+			GRE: s.cfg.Tunnels.GRE, IPIP: s.cfg.Tunnels.IPIP, MaxEntries: s.cfg.Tunnels.MaxEntries,
+		},
+		Filter:   s.cfg.Flows.filter(),
+		Sampling: s.cfg.Flows.Sampling,
 	}
+}
+
+// ports are as the programs take them. They were validated.
+func ports(list []int) []uint16 {
+	out := make([]uint16, len(list))
+	for i, port := range list {
+		out[i] = uint16(port)
+	}
+	return out
 }
 
 // join adds a sink and starts the session for the first. Its host is told what
@@ -132,7 +178,7 @@ func (s *session) join(host component.Host, sk sink) error {
 	if s.idle {
 		return nil
 	}
-	sk.start(s.lastRead, s.netns)
+	sk.start(s.lastRead, s.netns, s.telemetry.ledger)
 	s.members = append(s.members, member{sink: sk, host: host})
 	return nil
 }
@@ -167,11 +213,19 @@ func (s *session) open() error {
 	if s.probe, err = s.load(opts); err != nil {
 		return err
 	}
-	if s.telemetry, err = newTelemetry(s.set); err != nil {
+	if s.telemetry, err = newTelemetry(s.set, opts.Flows); err != nil {
 		return err
 	}
 	s.logger.Info("Loaded the eBPF programs", zap.Uint64("kernel_memory_estimate_bytes", opts.MapBytes()))
 	s.totals = aggregate.NewInterfaces()
+	s.tunnels = aggregate.NewTunnels(int(s.cfg.Tunnels.MaxEntries), s.cfg.Tunnels.IdleTimeout, time.Now())
+	s.joiner = join.New(int(s.cfg.Flows.MaxEntries))
+	if opts.Flows {
+		s.listeners = &listeners.Table{}
+		s.joiner.Listeners = s.listeners
+	}
+	s.openNAT()
+	s.graphOptions = netdev.Options{VXLANPorts: opts.Tunnels.VXLANPorts, GenevePorts: opts.Tunnels.GenevePorts, GRE: s.cfg.Tunnels.GRE, IPIP: s.cfg.Tunnels.IPIP}
 	s.watched = newWatchList(netdev.Filter{Include: s.cfg.Interfaces.Include, Exclude: s.cfg.Interfaces.Exclude})
 	all, err := s.subscribe()
 	if err != nil {
@@ -217,7 +271,7 @@ func (s *session) tick(ctx context.Context) {
 		s.resync()
 	}
 	s.retryFailed()
-	s.collect(ctx)
+	s.collect(ctx, nil)
 }
 
 func (s *session) update(u netlink.LinkUpdate, ok bool) {
@@ -239,7 +293,7 @@ func (s *session) leave(ctx context.Context, sk sink) error {
 	}
 	if len(s.members) > 1 {
 		defer s.mu.Unlock()
-		s.collect(ctx)
+		s.collect(ctx, sk)
 		s.members = slices.Delete(s.members, at, at+1)
 		sk.stop(ctx)
 		return nil
@@ -252,7 +306,7 @@ func (s *session) leave(ctx context.Context, sk sink) error {
 	defer s.mu.Unlock()
 	// What the programs count between the last reading and their end would be lost.
 	err := s.probe.Detach()
-	s.collect(ctx)
+	s.collect(ctx, sk)
 	s.members, s.started, s.status = nil, false, nil
 	sk.stop(ctx)
 	return errors.Join(err, s.close())
@@ -264,34 +318,38 @@ func (s *session) close() error {
 	if s.telemetry != nil {
 		s.telemetry.close()
 	}
+	errNAT := s.closeNAT()
 	if s.probe == nil {
-		return nil
+		return errNAT
 	}
 	if err := s.probe.Close(); err != nil {
-		return fmt.Errorf("unload programs: %w", err)
+		return errors.Join(errNAT, fmt.Errorf("unload programs: %w", err))
 	}
-	return nil
+	return errNAT
 }
 
 // collect reads all counters once and gives them to all sinks.
-func (s *session) collect(ctx context.Context) {
-	w := window{start: s.lastRead, end: time.Now(), xdp: map[string]bool{}, flows: s.flows[:0]}
+func (s *session) collect(ctx context.Context, leaving sink) {
+	w := window{start: s.lastRead, end: time.Now(), xdp: map[string]bool{}, leaving: leaving}
 	for index, iface := range s.watched.attached {
 		s.observe(index)
 		if s.watched.xdp[index] {
 			w.xdp[iface.Name] = true
 		}
 	}
+	s.flows = s.flows[:0]
 	if err := s.probe.DrainFlows(func(rec *flow.Record) {
 		rec.Interface = s.watched.name(int(rec.InterfaceIndex))
-		w.flows = append(w.flows, *rec)
+		rec.SampledFrom = s.cfg.Flows.Sampling
+		s.flows = append(s.flows, *rec)
 	}); err != nil {
 		s.logger.Error("Could not read all flows; they stay for the next interval", zap.Error(err))
 	} else {
 		s.watched.forgetRemoved()
 	}
 	s.totals.Collect(w.end, func(p aggregate.InterfacePoint) { w.interfaces = append(w.interfaces, p) })
-	s.flows, s.lastRead = w.flows, w.end
+	s.lastRead = w.end
+	s.joinFlows(ctx, &w)
 
 	if health, err := s.probe.Health(); err != nil {
 		s.logger.Error("Could not read the health counters", zap.Error(err))
@@ -301,6 +359,77 @@ func (s *session) collect(ctx context.Context) {
 	for _, m := range s.members {
 		m.sink.consume(ctx, &w)
 	}
+}
+
+// joinFlows makes of what the interfaces saw records that have each packet once, and
+// adds up the tunnels.
+func (s *session) joinFlows(ctx context.Context, w *window) {
+	if s.listeners != nil {
+		if err := s.listeners.Refresh(); err != nil {
+			s.logger.Warn("Could not ask for sockets that wait; who opened a flow may be guessed in this interval", zap.Error(err))
+		}
+		s.refreshNAT(ctx)
+	}
+	s.joiner.Owners = s.chooseOwners()
+	for i := range s.flows {
+		if rec := &s.flows[i]; rec.Tunnel != nil && s.ownsOuter(&rec.Key) {
+			s.tunnels.Add(rec)
+		}
+	}
+	counted, noted := s.joiner.Join(s.flows, w.end)
+	w.flows = counted
+	s.telemetry.ledger.addTally(ctx, outcomeFiltered, causeElsewhere, tallyOf(noted))
+	w.tunnels, w.networks = s.tunnels.Collect(w.end)
+	w.tunnelEvents = s.tunnels.Events(w.end)
+	w.tunnelsActive = s.tunnels.Active()
+
+	for _, m := range s.members {
+		// the one of logs, where there is one: it has every flow by itself
+		if _, isLogs := m.sink.(*logsSink); m.sink.accounts() && (w.accountant == nil || isLogs) {
+			w.accountant = m.sink
+		}
+	}
+	if w.accountant == nil {
+		s.telemetry.ledger.addTally(ctx, outcomeFiltered, causeNoConsumer, tallyOf(counted))
+	}
+}
+
+// owners gives who counts what as of now, and says once each what only some of
+// the interfaces being watched leaves open.
+func (s *session) owners() *netdev.Graph {
+	known := s.watched.graph != nil
+	graph := s.watched.owners(s.graphOptions)
+	if known {
+		return graph
+	}
+	for _, doubt := range graph.Doubts() {
+		if key := doubt.Name + doubt.Why; !s.watched.warned[key] {
+			s.watched.warned[key] = true
+			s.logger.Warn("Some packets may be counted twice or not at all", zap.String("interface", doubt.Name), zap.String("why", doubt.Why))
+		}
+	}
+	return graph
+}
+
+// owners asks the graph of interfaces who counts.
+type owners struct{ graph *netdev.Graph }
+
+// Owns implements join.Owners.
+func (o owners) Owns(key *flow.Key) bool {
+	observed := netdev.Observation{Interface: int(key.InterfaceIndex), Direction: key.Direction, From: int(key.From)}
+	if key.Tunnel != nil {
+		observed.Tunnel, observed.TunnelID, observed.HasID = key.Tunnel.Type, key.Tunnel.ID, key.Tunnel.HasID
+	}
+	return o.graph.Owns(observed)
+}
+
+// OwnsOuter implements join.Owners.
+func (o owners) OwnsOuter(key *flow.Key) bool {
+	return o.graph.OwnsOuter(int(key.InterfaceIndex), key.Direction, int(key.From))
+}
+
+func (s *session) ownsOuter(key *flow.Key) bool {
+	return s.joiner.Owners == nil || s.joiner.Owners.OwnsOuter(key)
 }
 
 // observe adds what an interface's counters gained to the totals of its name.

@@ -14,10 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/consumer/consumertest"
 	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
 
@@ -98,7 +100,7 @@ func TestSessionWindows(t *testing.T) {
 	require.False(t, second.end.Before(second.start))
 
 	rec := testRecord(loopback, 5)
-	rec.Interface = "lo"
+	rec.Interface, rec.SampledFrom = "lo", 1
 	require.Equal(t, []flow.Record{rec}, second.flows)
 	require.Equal(t, []aggregate.InterfacePoint{{
 		Name:    "lo",
@@ -270,12 +272,145 @@ func TestSessionOptions(t *testing.T) {
 	require.Equal(t, probe.Options{
 		TC: probe.TCAuto, XDP: probe.XDPOff, Flows: true, FlowMap: probe.FlowMapAuto,
 		FlowEntries: 131072, RingBufferBytes: 4 << 20, MaxInterfaces: 4096,
+		Tunnels: probe.TunnelOptions{
+			VXLANPorts: []uint16{4789, 8472}, GenevePorts: []uint16{6081}, GRE: true, IPIP: true, MaxEntries: 4096,
+		},
+		Sampling: 1,
 	}, newSession(testSettings(), cfg).options())
 
 	cfg.TC.Mode, cfg.XDP.Mode = "off", "native"
 	require.False(t, newSession(testSettings(), cfg).options().Flows, "flows need TC")
 	cfg.TC.Mode, cfg.Flows.Enabled = "clsact", false
 	require.False(t, newSession(testSettings(), cfg).options().Flows)
+}
+
+func TestSessionOptionsOfFlowsAndTunnels(t *testing.T) {
+	cfg, err := load(t, "all")
+	require.NoError(t, err)
+	opts := newSession(testSettings(), cfg).options()
+	require.Equal(t, probe.TunnelOptions{VXLANPorts: []uint16{4789, 250}, GenevePorts: []uint16{}, MaxEntries: 16}, opts.Tunnels)
+	require.Equal(t, uint32(100), opts.Sampling)
+	require.Equal(t, cfg.Flows.filter(), opts.Filter)
+	require.Len(t, opts.Filter, 4)
+}
+
+// A packet that two interfaces saw is handed on once, and says where else it was.
+func TestSessionCountsEachPacketOnce(t *testing.T) {
+	s, f, sk := openTestSession(t)
+	s.handle(appeared(owned, "fake1"))
+	s.handle(appeared(noted, "fake2"))
+	s.chooseOwners = func() join.Owners { return countedAt(owned) }
+	f.count(noted, 3)
+	f.count(owned, 3)
+	s.collect(context.Background(), nil)
+	w := sk.last(t)
+	require.Len(t, w.flows, 1)
+	require.Equal(t, "fake1", w.flows[0].Interface)
+	require.Equal(t, []string{"fake2"}, w.flows[0].Others)
+	require.Equal(t, map[string]uint64{"fake1": 3, "fake2": 3}, totals(t, sk), "interfaces count for themselves")
+
+	s.chooseOwners = func() join.Owners { return nil }
+	f.count(noted, 3)
+	f.count(owned, 3)
+	s.collect(context.Background(), nil)
+	require.Len(t, sk.last(t).flows, 2)
+}
+
+// The frames of a tunnel count once too, also where the flows in it are counted
+// elsewhere, and the flows say what tunnel they were in.
+func TestSessionTunnels(t *testing.T) {
+	s, f, sk := openTestSession(t)
+	s.handle(appeared(owned, "fake1"))
+	s.handle(appeared(noted, "fake2"))
+	s.chooseOwners = func() join.Owners { return outerAt{countedAt: owned, outer: noted} }
+	now := time.Now()
+	vxlan := &flow.Tunnel{Type: flow.VXLAN, Source: testRecord(1, 1).Source, Destination: testRecord(1, 1).Destination, ID: 7, HasID: true}
+	there := func(index int, packets uint64) flow.Record {
+		rec := testRecord(index, packets)
+		rec.Has |= flow.InTunnel
+		rec.Tunnel, rec.WireBytes = vxlan, 150*packets
+		rec.First, rec.Last = now, now
+		return rec
+	}
+	f.flows = []flow.Record{testRecord(owned, 3), there(noted, 3), there(1003, 4)}
+	f.flows[0].SourcePort, f.flows[1].SourcePort = 1, 1
+	s.collect(context.Background(), nil)
+
+	w := sk.last(t)
+	require.Len(t, w.flows, 1)
+	require.Equal(t, vxlan, w.flows[0].Tunnel)
+	require.Equal(t, []aggregate.TunnelPoint{
+		{Tunnel: *vxlan, Total: flow.Volume{Packets: 3, Bytes: 450}, Start: w.tunnels[0].Start},
+	}, w.tunnels)
+	require.Equal(t, []aggregate.TunnelPoint{
+		{Tunnel: flow.Tunnel{Type: flow.VXLAN, ID: 7, HasID: true}, Total: flow.Volume{Packets: 3, Bytes: 450}, Start: w.tunnels[0].Start},
+	}, w.networks)
+	require.Equal(t, 1, w.tunnelsActive)
+	require.Equal(t, []aggregate.TunnelEvent{{Tunnel: *vxlan, Up: true, At: now}}, w.tunnelEvents)
+}
+
+// outerAt counts frames of tunnels at another interface than flows.
+type outerAt struct {
+	countedAt
+	outer uint32
+}
+
+func (o outerAt) OwnsOuter(key *flow.Key) bool { return key.InterfaceIndex == o.outer }
+
+// The ledger is told of flows by one sink: that of logs, which has each flow by
+// itself, else one that hands flows on.
+func TestSessionAccountant(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		members []string
+		want    int // index of the accountant, -1 for none
+	}{
+		{"nobody that hands on flows", []string{"other"}, -1},
+		{"metrics", []string{"other", "metrics"}, 1},
+		{"logs", []string{"logs", "other"}, 0},
+		{"logs before metrics", []string{"logs", "metrics"}, 0},
+		{"logs after metrics", []string{"metrics", "other", "logs"}, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, _, seen := openTestSession(t)
+			metrics, err := newMetricsSink(testSettings(), testConfig(), consumertest.NewNop())
+			require.NoError(t, err)
+			metrics.start(time.Now(), 0, s.telemetry.ledger)
+			logs, err := newLogsSink(testSettings(), testConfig(), consumertest.NewNop())
+			require.NoError(t, err)
+			logs.start(time.Now(), 0, s.telemetry.ledger)
+			sinks := map[string]sink{"metrics": metrics, "logs": logs, "other": &fakeSink{}}
+			s.members = []member{}
+			for _, name := range tt.members {
+				s.members = append(s.members, member{sink: sinks[name]})
+			}
+			s.members = append(s.members, member{sink: seen})
+			s.collect(context.Background(), nil)
+			if tt.want < 0 {
+				require.Nil(t, seen.last(t).accountant)
+			} else {
+				require.Same(t, s.members[tt.want].sink, seen.last(t).accountant)
+			}
+			metrics.stop(context.Background())
+			logs.stop(context.Background())
+		})
+	}
+}
+
+// The one that leaves is told with its last window, and no other.
+func TestSessionTellsWhoLeaves(t *testing.T) {
+	s, _ := newTestSession(testConfig())
+	first, second := &fakeSink{}, &fakeSink{}
+	require.NoError(t, s.join(componenttest.NewNopHost(), first))
+	require.NoError(t, s.join(componenttest.NewNopHost(), second))
+	s.tick(context.Background())
+	require.Nil(t, first.last(t).leaving)
+	require.NoError(t, s.leave(context.Background(), first))
+	require.Same(t, first, first.last(t).leaving)
+	require.Same(t, first, second.last(t).leaving)
+	require.NoError(t, s.leave(context.Background(), second))
+	require.Same(t, second, second.last(t).leaving)
+	require.Len(t, first.windows, 2)
 }
 
 // After the kernel had more changes than it could tell, the session finds out

@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/conntrack"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
@@ -37,10 +38,15 @@ func newInstruments(set receiver.Settings) (*receiverhelper.ObsReport, *metadata
 // telemetry reports on the receiver's own work through the collector's meter.
 type telemetry struct {
 	builder *metadata.TelemetryBuilder
+	ledger  *ledger
+	flows   bool // are counted
 	last    probe.Health
+	// natMissed is as last recorded
+	natMissed uint64
 
-	parsed [probe.Hooks][flow.Outcomes]metric.MeasurementOption
-	lost   [probe.Losses]metric.MeasurementOption
+	parsed  [probe.Hooks][flow.Outcomes]metric.MeasurementOption
+	hooks   [probe.Hooks]metric.MeasurementOption
+	refused [flow.Refusals]metric.MeasurementOption
 
 	modes    map[int][]probe.Attachment // by interface index
 	programs map[programKey]int64
@@ -52,27 +58,36 @@ type programKey struct {
 	mode, reason string
 }
 
-func newTelemetry(set component.TelemetrySettings) (*telemetry, error) {
+func newTelemetry(set component.TelemetrySettings, flows bool) (*telemetry, error) {
 	builder, err := metadata.NewTelemetryBuilder(set)
 	if err != nil {
 		return nil, err
 	}
-	t := &telemetry{builder: builder, modes: map[int][]probe.Attachment{}, programs: map[programKey]int64{}}
+	t := &telemetry{builder: builder, ledger: &ledger{builder: builder}, flows: flows, modes: map[int][]probe.Attachment{}, programs: map[programKey]int64{}}
 	for hook := range t.parsed {
+		t.hooks[hook] = metric.WithAttributeSet(attribute.NewSet(attribute.String("hook", probe.Hook(hook).String())))
 		for outcome := range t.parsed[hook] {
 			t.parsed[hook][outcome] = metric.WithAttributeSet(attribute.NewSet(
 				attribute.String("hook", probe.Hook(hook).String()),
 				attribute.String("outcome", flow.Outcome(outcome).String())))
 		}
 	}
-	for loss := range t.lost {
-		t.lost[loss] = metric.WithAttributeSet(attribute.NewSet(attribute.String("cause", probe.Loss(loss).String())))
+	for refusal := range t.refused {
+		t.refused[refusal] = metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", flow.Refusal(refusal).String())))
 	}
 	return t, nil
 }
 
 func (t *telemetry) close() {
 	t.builder.Shutdown()
+}
+
+// nat records how many translated connections are known, and what was missed.
+func (t *telemetry) nat(ctx context.Context, s conntrack.Stats) {
+	t.builder.ReceiverEbpfnetNatEntries.Record(ctx, int64(s.Entries))
+	missed := s.Dropped + s.Overflows
+	t.builder.ReceiverEbpfnetNatMissed.Add(ctx, int64(missed-t.natMissed))
+	t.natMissed = missed
 }
 
 func (t *telemetry) attached(index int, modes []probe.Attachment) {
@@ -93,17 +108,22 @@ func (t *telemetry) detached(index int) {
 // record adds what the counters gained since it was last called. All series
 // are there from the first time on, at zero.
 func (t *telemetry) record(ctx context.Context, h probe.Health) {
-	for hook := range h.Parsed {
-		for outcome := range h.Parsed[hook] {
-			gained := h.Parsed[hook][outcome].Sub(t.last.Parsed[hook][outcome])
+	for hook := range h.Hooks {
+		now, last := &h.Hooks[hook], &t.last.Hooks[hook]
+		t.ledger.kernel(ctx, probe.Hook(hook), now, last, t.flows)
+		t.builder.ReceiverEbpfnetInterfaceUncounted.Add(ctx,
+			int64(now.InterfaceUnknown.Sub(last.InterfaceUnknown).Packets), t.hooks[hook])
+		for outcome := range now.Parsed {
+			gained := now.Parsed[outcome].Sub(last.Parsed[outcome])
 			t.builder.ReceiverEbpfnetParsedPackets.Add(ctx, int64(gained.Packets), t.parsed[hook][outcome])
 			t.builder.ReceiverEbpfnetParsedBytes.Add(ctx, int64(gained.Bytes), t.parsed[hook][outcome])
 		}
 	}
-	for loss := range h.Lost {
-		gained := h.Lost[loss].Sub(t.last.Lost[loss])
-		t.builder.ReceiverEbpfnetLostPackets.Add(ctx, int64(gained.Packets), t.lost[loss])
-		t.builder.ReceiverEbpfnetLostBytes.Add(ctx, int64(gained.Bytes), t.lost[loss])
+	for refusal := range h.Refused {
+		if flow.Refusal(refusal) != flow.NotRefused {
+			gained := h.Refused[refusal].Sub(t.last.Refused[refusal])
+			t.builder.ReceiverEbpfnetTunnelRefused.Add(ctx, int64(gained.Packets), t.refused[refusal])
+		}
 	}
 	t.builder.ReceiverEbpfnetFlowOverflowed.Add(ctx, int64(h.Overflowed.Sub(t.last.Overflowed).Packets))
 	t.builder.ReceiverEbpfnetFlowEntries.Record(ctx, int64(h.FlowEntries))

@@ -20,11 +20,11 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
 
-func newTestTelemetry(t *testing.T) (*telemetry, *componenttest.Telemetry) {
+func newTestTelemetry(t *testing.T, flows bool) (*telemetry, *componenttest.Telemetry) {
 	t.Helper()
 	tt := componenttest.NewTelemetry()
 	t.Cleanup(func() { require.NoError(t, tt.Shutdown(context.Background())) })
-	own, err := newTelemetry(metadatatest.NewSettings(tt).TelemetrySettings)
+	own, err := newTelemetry(metadatatest.NewSettings(tt).TelemetrySettings, flows)
 	require.NoError(t, err)
 	t.Cleanup(own.close)
 	return own, tt
@@ -37,15 +37,27 @@ func health(factor uint64) probe.Health {
 		FlowEntries: int(2000 * factor),
 	}
 	n := factor
-	for hook := range h.Parsed {
-		for outcome := range h.Parsed[hook] {
-			h.Parsed[hook][outcome] = flow.Volume{Packets: n, Bytes: 100 * n}
-			n += factor
-		}
-	}
-	for loss := range h.Lost {
-		h.Lost[loss] = flow.Volume{Packets: n, Bytes: 100 * n}
+	next := func(v *flow.Volume) {
+		*v = packetsOf100Bytes(n)
 		n += factor
+	}
+	for hook := range h.Hooks {
+		at := &h.Hooks[hook]
+		for outcome := range at.Parsed {
+			next(&at.Parsed[outcome])
+		}
+		for outcome := range at.NoFlow {
+			next(&at.NoFlow[outcome])
+		}
+		for loss := range at.Lost {
+			next(&at.Lost[loss])
+		}
+		next(&at.Filtered)
+		next(&at.SampledOut)
+		next(&at.InterfaceUnknown)
+	}
+	for refusal := range h.Refused {
+		next(&h.Refused[refusal])
 	}
 	return h
 }
@@ -58,46 +70,102 @@ func points(value func(i int) int64, sets ...attribute.Set) []metricdata.DataPoi
 	return dps
 }
 
+var (
+	hookNames    = []string{"xdp", "tc_ingress", "tc_egress"}
+	outcomeNames = []string{"ok", "truncated", "malformed", "unsupported", "not_ip"}
+	refusalNames = []string{
+		"vxlan_no_vni", "vxlan_reserved_bits", "vxlan_gpe", "vxlan_nsh", "geneve_version", "geneve_control",
+		"gre_version", "gre_routing", "erspan",
+	}
+)
+
+// perHook is how many volumes health has of a hook, and noFlow and so on is at
+// which of them those of a kind begin.
+const (
+	noFlow, lost, filtered = 5, 10, 13
+	sampledOut, unknown    = 14, 15
+	perHook                = 16
+)
+
 func requireHealth(t *testing.T, tt *componenttest.Telemetry, factor int64) {
 	t.Helper()
-	var parsed, lost []attribute.Set
-	for _, hook := range []string{"xdp", "tc_ingress", "tc_egress"} {
-		for _, outcome := range []string{"ok", "truncated", "malformed", "unsupported", "not_ip"} {
+	var parsed, hooks, refused []attribute.Set
+	for _, hook := range hookNames {
+		hooks = append(hooks, attribute.NewSet(attribute.String("hook", hook)))
+		for _, outcome := range outcomeNames {
 			parsed = append(parsed, attribute.NewSet(attribute.String("hook", hook), attribute.String("outcome", outcome)))
 		}
 	}
-	for _, cause := range []string{"ring_buffer_full", "map_update", "interface_unknown", "overflow_table_full"} {
-		lost = append(lost, attribute.NewSet(attribute.String("cause", cause)))
+	for _, reason := range refusalNames {
+		refused = append(refused, attribute.NewSet(attribute.String("reason", reason)))
 	}
-	from := func(n, each int64) func(int) int64 {
-		return func(i int) int64 { return (n + int64(i)) * each * factor }
+	parsedAt := func(each int64) func(int) int64 {
+		return func(i int) int64 { return int64(i/5*perHook+i%5+1) * each * factor }
 	}
 	ignore := metricdatatest.IgnoreTimestamp()
-	metadatatest.AssertEqualReceiverEbpfnetParsedPackets(t, tt, points(from(1, 1), parsed...), ignore)
-	metadatatest.AssertEqualReceiverEbpfnetParsedBytes(t, tt, points(from(1, 100), parsed...), ignore)
-	metadatatest.AssertEqualReceiverEbpfnetLostPackets(t, tt, points(from(16, 1), lost...), ignore)
-	metadatatest.AssertEqualReceiverEbpfnetLostBytes(t, tt, points(from(16, 100), lost...), ignore)
+	metadatatest.AssertEqualReceiverEbpfnetParsedPackets(t, tt, points(parsedAt(1), parsed...), ignore)
+	metadatatest.AssertEqualReceiverEbpfnetParsedBytes(t, tt, points(parsedAt(100), parsed...), ignore)
+	metadatatest.AssertEqualReceiverEbpfnetInterfaceUncounted(t, tt, points(func(i int) int64 {
+		return int64(i*perHook+unknown+1) * factor
+	}, hooks...), ignore)
+	metadatatest.AssertEqualReceiverEbpfnetTunnelRefused(t, tt, points(func(i int) int64 {
+		return int64(3*perHook+1+i+1) * factor // the first is of those that are not refused
+	}, refused...), ignore)
 	none := attribute.NewSet()
-	metadatatest.AssertEqualReceiverEbpfnetFlowOverflowed(t, tt, points(from(1000, 1), none), ignore)
-	metadatatest.AssertEqualReceiverEbpfnetFlowEntries(t, tt, points(from(2000, 1), none), ignore)
+	one := func(n int64) func(int) int64 { return func(int) int64 { return n * factor } }
+	metadatatest.AssertEqualReceiverEbpfnetFlowOverflowed(t, tt, points(one(1000), none), ignore)
+	metadatatest.AssertEqualReceiverEbpfnetFlowEntries(t, tt, points(one(2000), none), ignore)
 }
 
+// kernelLedger is what the ledger has of health alone. A key without value is
+// there at zero.
+func kernelLedger(flows bool, factor uint64) map[entry]flow.Volume {
+	want := map[entry]flow.Volume{}
+	for i, hook := range hookNames {
+		at := func(place int) flow.Volume { return packetsOf100Bytes(uint64(i*perHook+place+1) * factor) }
+		var seen flow.Volume
+		for outcome := range outcomeNames {
+			seen.Add(at(outcome))
+		}
+		want[entry{hook, "seen", ""}] = seen
+		if hook == "xdp" || !flows {
+			want[entry{hook, "exported", ""}] = seen
+			continue
+		}
+		want[entry{hook, "exported", ""}] = flow.Volume{}
+		want[entry{hook, "filtered", "counted_elsewhere"}] = flow.Volume{}
+		for j, outcome := range outcomeNames[1:4] {
+			want[entry{hook, "lost", outcome}] = at(noFlow + 1 + j)
+		}
+		want[entry{hook, "filtered", "not_ip"}] = at(noFlow + 4)
+		for j, cause := range []string{"ring_buffer_full", "map_update", "overflow_table_full"} {
+			want[entry{hook, "lost", cause}] = at(lost + j)
+		}
+		want[entry{hook, "filtered", "filter"}] = at(filtered)
+		want[entry{hook, "sampled_out", ""}] = at(sampledOut)
+	}
+	return want
+}
+
+// All series are there from the beginning, so that an alert on them can tell
+// nothing lost from nobody there.
 func TestTelemetryRecordsWhatWasGained(t *testing.T) {
-	own, tt := newTestTelemetry(t)
-	// All series are there from the beginning, so that an alert on them can tell
-	// nothing lost from nobody there.
-	own.record(context.Background(), probe.Health{})
-	requireHealth(t, tt, 0)
-	own.record(context.Background(), health(3))
-	requireHealth(t, tt, 3)
-	own.record(context.Background(), health(3))
-	requireHealth(t, tt, 3)
-	own.record(context.Background(), health(5))
-	requireHealth(t, tt, 5)
+	for _, flows := range []bool{true, false} {
+		own, tt := newTestTelemetry(t, flows)
+		last := probe.Health{}
+		for _, factor := range []uint64{0, 3, 3, 5} {
+			if factor > 0 {
+				last = health(factor)
+			}
+			own.record(context.Background(), last)
+			requireHealth(t, tt, int64(factor))
+			require.Equal(t, kernelLedger(flows, factor), wholeLedger(t, tt))
+		}
+	}
 }
 
 func TestTelemetryPrograms(t *testing.T) {
-	own, tt := newTestTelemetry(t)
+	own, tt := newTestTelemetry(t, true)
 	program := func(hook, mode, reason string) attribute.Set {
 		return attribute.NewSet(attribute.String("hook", hook), attribute.String("mode", mode), attribute.String("reason", reason))
 	}
@@ -127,7 +195,7 @@ func TestTelemetryPrograms(t *testing.T) {
 	require3(1, 0, 0)
 }
 
-// The session feeds it, and what is lost in its own sinks adds to the same metric.
+// The session feeds it.
 func TestSessionRecordsItsHealth(t *testing.T) {
 	tt := componenttest.NewTelemetry()
 	t.Cleanup(func() { require.NoError(t, tt.Shutdown(context.Background())) })

@@ -27,6 +27,13 @@ type watchList struct {
 	xdp map[int]bool
 	// removed keeps the names of interfaces whose last flows are still to be read.
 	removed map[int]string
+	// links has all interfaces, watched or not, and those that are gone as long as
+	// removed would.
+	links map[int]netdev.Interface
+	gone  map[int]bool
+	// graph says which of them counts a packet; nil where what it was made of has
+	// changed. before is the last one.
+	graph, before *netdev.Graph
 	// warned has the fall-backs that were already logged.
 	warned map[string]bool
 }
@@ -43,6 +50,8 @@ func newWatchList(filter netdev.Filter) *watchList {
 		failed:   map[int]failure{},
 		xdp:      map[int]bool{},
 		removed:  map[int]string{},
+		links:    map[int]netdev.Interface{},
+		gone:     map[int]bool{},
 		warned:   map[string]bool{},
 	}
 }
@@ -55,7 +64,49 @@ func (l *watchList) name(index int) string {
 }
 
 func (l *watchList) forgetRemoved() {
+	if len(l.removed)+len(l.gone) == 0 {
+		return
+	}
 	clear(l.removed)
+	for index := range l.gone {
+		delete(l.links, index)
+	}
+	clear(l.gone)
+	l.stale()
+}
+
+// stale notes that interfaces have changed.
+func (l *watchList) stale() {
+	if l.graph != nil {
+		l.before, l.graph = l.graph, nil
+	}
+}
+
+func (l *watchList) link(iface netdev.Interface) {
+	delete(l.gone, iface.Index)
+	if l.links[iface.Index] != iface {
+		l.links[iface.Index] = iface
+		l.stale()
+	}
+}
+
+func (l *watchList) unlink(index int) {
+	if _, ok := l.links[index]; ok {
+		l.gone[index] = true
+	}
+}
+
+// owners gives who counts what, as of now.
+func (l *watchList) owners(o netdev.Options) *netdev.Graph {
+	if l.graph == nil {
+		watched := func(index int) bool {
+			_, now := l.attached[index]
+			_, before := l.removed[index]
+			return now || before
+		}
+		l.graph = netdev.NewGraph(l.links, watched, o, l.before)
+	}
+	return l.graph
 }
 
 // reconcile makes the watched interfaces those of a full list.
@@ -68,6 +119,11 @@ func (s *session) reconcile(all map[int]netdev.Interface) {
 	for index := range s.watched.failed {
 		if _, ok := all[index]; !ok {
 			delete(s.watched.failed, index)
+		}
+	}
+	for index := range s.watched.links {
+		if _, ok := all[index]; !ok {
+			s.watched.unlink(index)
 		}
 	}
 	for _, iface := range all {
@@ -83,6 +139,7 @@ func (s *session) handle(e netdev.Event) {
 		s.resync()
 		return
 	case e.Gone:
+		s.watched.unlink(e.Interface.Index)
 		delete(s.watched.failed, e.Interface.Index)
 		if iface, ok := s.watched.attached[e.Interface.Index]; ok {
 			s.unwatch(iface)
@@ -124,6 +181,7 @@ func (s *session) resync() {
 
 // upsert follows an interface that is new, renamed, or otherwise changed.
 func (s *session) upsert(iface netdev.Interface) {
+	s.watched.link(iface)
 	was, attached := s.watched.attached[iface.Index]
 	wanted := s.watched.filter.Match(iface.Name)
 	switch {
@@ -157,6 +215,7 @@ func (s *session) watch(iface netdev.Interface) {
 	delete(s.watched.failed, iface.Index)
 	delete(s.watched.removed, iface.Index)
 	s.watched.attached[iface.Index] = iface
+	s.watched.stale()
 	for _, m := range modes {
 		if m.Hook == probe.HookXDP && m.Mode != string(probe.XDPOff) {
 			s.watched.xdp[iface.Index] = true

@@ -56,10 +56,10 @@ func TestInterfaceAppearsAndGoes(t *testing.T) {
 	require.Equal(t, []string{"read 1001", "remove 1001"}, f.takeCalls(), "read before its counters go")
 
 	// Its last packets come with its name.
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Equal(t, map[string]uint64{"fake0": 5}, totals(t, sk))
 	require.Equal(t, map[uint64]string{5: "fake0"}, flowInterfaces(t, sk))
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Empty(t, totals(t, sk))
 	require.Empty(t, s.watched.removed)
 }
@@ -71,7 +71,7 @@ func TestInterfaceRenamed(t *testing.T) {
 	s.handle(appeared(1001, "fake1"))
 	f.count(1001, 7)
 	require.Equal(t, []string{"attach 1001", "read 1001"}, f.takeCalls(), "its programs stay")
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Equal(t, map[string]uint64{"fake0": 5, "fake1": 7}, totals(t, sk))
 	require.Equal(t, map[uint64]string{5: "fake1", 7: "fake1"}, flowInterfaces(t, sk))
 }
@@ -85,7 +85,7 @@ func TestInterfaceRenamedInAndOut(t *testing.T) {
 	f.count(1001, 5)
 	s.handle(appeared(1001, "eth0"))
 	require.Equal(t, []string{"read 1001", "remove 1001"}, f.takeCalls())
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Equal(t, map[string]uint64{"fake0": 5}, totals(t, sk))
 	require.Equal(t, map[uint64]string{5: "fake0"}, flowInterfaces(t, sk))
 }
@@ -112,7 +112,7 @@ func TestReconcile(t *testing.T) {
 	require.ElementsMatch(t, []string{"read 1001", "remove 1001", "read 1002", "read 1003", "attach 1005"}, f.takeCalls())
 	f.count(1002, 8)
 	f.count(1003, 16)
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Equal(t, map[string]uint64{"fake0": 1, "fake1": 18, "fake2": 12, "fake5": 0}, totals(t, sk))
 	require.Empty(t, s.watched.failed)
 }
@@ -124,9 +124,9 @@ func TestInterfaceGoneWhileFlowsCannotBeRead(t *testing.T) {
 	f.count(1001, 5)
 	s.handle(gone(1001, "fake0"))
 	f.drainErr = errTest
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	f.drainErr = nil
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Equal(t, map[uint64]string{5: "fake0"}, flowInterfaces(t, sk))
 	require.Empty(t, s.watched.removed)
 }
@@ -139,7 +139,7 @@ func TestInterfaceReturns(t *testing.T) {
 	s.handle(gone(1001, "fake0"))
 	s.handle(appeared(1007, "fake0"))
 	f.count(1007, 2)
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Equal(t, map[string]uint64{"fake0": 7}, totals(t, sk))
 	require.Equal(t, map[uint64]string{5: "fake0", 2: "fake0"}, flowInterfaces(t, sk))
 }
@@ -186,14 +186,14 @@ func TestWindowSaysWhereXDPIs(t *testing.T) {
 	s.handle(appeared(1001, "fake0"))
 	f.modes = []probe.Attachment{{Hook: probe.HookTCIngress, Mode: "tcx"}, {Hook: probe.HookXDP, Mode: "off", Reason: "no_ethernet", Err: errTest}}
 	s.handle(appeared(1002, "fake1"))
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Equal(t, map[string]bool{"fake0": true}, sk.last(t).xdp)
 
 	s.handle(appeared(1001, "fake2"))
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Equal(t, map[string]bool{"fake2": true}, sk.last(t).xdp)
 	s.handle(gone(1001, "fake2"))
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Empty(t, sk.last(t).xdp)
 }
 
@@ -257,7 +257,7 @@ func TestRemoveErrorDoesNotStopTheRest(t *testing.T) {
 	f.removeErr = errTest
 	s.handle(gone(1001, "fake0"))
 	require.Empty(t, s.watched.attached)
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Equal(t, map[string]uint64{"fake0": 3}, totals(t, sk))
 }
 
@@ -298,6 +298,6 @@ func TestFailureIsSaidOnce(t *testing.T) {
 func TestFlowOfUnknownInterface(t *testing.T) {
 	s, f, sk := openTestSession(t)
 	f.flows = []flow.Record{testRecord(1234, 1)}
-	s.collect(context.Background())
+	s.collect(context.Background(), nil)
 	require.Equal(t, map[uint64]string{1: ""}, flowInterfaces(t, sk))
 }

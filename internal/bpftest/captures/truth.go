@@ -35,28 +35,56 @@ type Frame struct {
 	CapLen, WireLen int
 	// VLANs and Labels are those before the first IP header, outermost first.
 	VLANs, Labels []uint32
-	// HasFlow says whether there is an IP header; the rest is of the outermost.
+	// HasFlow says whether there is an IP header; what follows is of the outermost.
 	HasFlow bool
 	FiveTuple
 	// Flags are the set TCP flags in the order FSRPAUEC.
 	Flags string
 	// Fragment is "first" or "other" for a fragment.
 	Fragment string
+	// Chain names the headers as tshark does, outermost first.
+	Chain []string
+	// Tunnels are those behind the outermost IP header, outermost first:
+	// "vxlan:5001" and "geneve:3" with their VNI, "gre", "erspan", "ipip" for
+	// IPv4 and "6in4" for IPv6 in either, and some that NetProbe does not open.
+	Tunnels []string
+	// IPLayers counts the IP headers.
+	IPLayers int
+	// Inner is of the innermost IP header, if there are more than one.
+	Inner *Inner
 	// Agreed says that two decoders found the same in the frame.
 	Agreed bool
 }
 
-// Flow is a flow of a capture.
+// Inner is what the truth says of a frame's innermost IP layer.
+type Inner struct {
+	FiveTuple
+	Flags, Fragment string
+}
+
+// Flow is a flow of a capture. Its bytes are those of whole frames, also inside a tunnel.
 type Flow struct {
 	Packets   uint64 `json:"packets"`
 	WireBytes uint64 `json:"wire_bytes"`
 }
 
-// Flows are the outermost flows of a capture.
+// InnerTuple names one direction of a conversation in tunnels.
+type InnerTuple struct {
+	// Tunnels are those of a frame with ">" between them.
+	Tunnels string
+	FiveTuple
+}
+
+// Flows are the flows of a capture.
 type Flows struct {
+	// Flows are the outermost ones.
 	Flows map[FiveTuple]Flow
 	// Count is how many there are, also where Flows holds only the largest.
 	Count int
+	// Inner are the innermost flows of the frames with more than one IP layer.
+	Inner map[InnerTuple]Flow
+	// InnerCount is how many there are, also where Inner holds only the largest.
+	InnerCount int
 }
 
 // uncompressed reads a file that may be compressed.
@@ -171,21 +199,38 @@ func (r *row) frame() Frame {
 		VLANs:   r.list("vlans"),
 		Labels:  r.labels(),
 		HasFlow: r.text("ver") != "",
+		Chain:   strings.Split(r.text("chain"), "/"),
 		Agreed:  r.text("agree") == "1",
 	}
 	if !f.HasFlow {
 		return f
 	}
-	f.FiveTuple = FiveTuple{
-		Source:          r.address("src"),
-		Destination:     r.address("dst"),
-		Protocol:        uint8(r.number("proto")),
-		SourcePort:      uint16(r.number("sport")),
-		DestinationPort: uint16(r.number("dport")),
-	}
+	f.FiveTuple = r.tuple("")
 	f.Flags = r.text("flags")
 	f.Fragment = r.text("frag")
+	f.IPLayers = int(r.number("ip_layers"))
+	if tunnels := r.text("tunnel"); tunnels != "" {
+		f.Tunnels = strings.Split(tunnels, tunnelSeparator)
+	}
+	if r.text("iver") != "" {
+		f.Inner = &Inner{r.tuple("i"), r.text("iflags"), r.text("ifrag")}
+	}
 	return f
+}
+
+// tunnelSeparator stands between the names of tunnels in tunnels.
+const tunnelSeparator = ">"
+
+// tuple reads the columns that begin with prefix: none for the outermost IP
+// layer, "i" for the innermost.
+func (r *row) tuple(prefix string) FiveTuple {
+	return FiveTuple{
+		Source:          r.address(prefix + "src"),
+		Destination:     r.address(prefix + "dst"),
+		Protocol:        uint8(r.number(prefix + "proto")),
+		SourcePort:      uint16(r.number(prefix + "sport")),
+		DestinationPort: uint16(r.number(prefix + "dport")),
+	}
 }
 
 // labels are the MPLS labels before the first IP header: the column also has
@@ -218,22 +263,38 @@ func (c Capture) Flows() (Flows, error) {
 		return Flows{}, fmt.Errorf("read truth of %s: %w", c.Name, err)
 	}
 	var truth struct {
-		Count int `json:"flows_outer_count"`
-		Flows []struct {
-			Source          netip.Addr `json:"src"`
-			Destination     netip.Addr `json:"dst"`
-			Protocol        uint8      `json:"proto"`
-			SourcePort      uint16     `json:"sport"`
-			DestinationPort uint16     `json:"dport"`
-			Flow
-		} `json:"flows_outer"`
+		Count      int        `json:"flows_outer_count"`
+		Flows      []flowJSON `json:"flows_outer"`
+		InnerCount int        `json:"flows_inner_count"`
+		Inner      []flowJSON `json:"flows_inner"`
 	}
 	if err := json.NewDecoder(plain).Decode(&truth); err != nil {
 		return Flows{}, fmt.Errorf("read truth of %s: %w", c.Name, err)
 	}
-	flows := Flows{Flows: make(map[FiveTuple]Flow, len(truth.Flows)), Count: truth.Count}
+	flows := Flows{
+		Flows: make(map[FiveTuple]Flow, len(truth.Flows)), Count: truth.Count,
+		Inner: make(map[InnerTuple]Flow, len(truth.Inner)), InnerCount: truth.InnerCount,
+	}
 	for _, f := range truth.Flows {
-		flows.Flows[FiveTuple{f.Source, f.Destination, f.Protocol, f.SourcePort, f.DestinationPort}] = f.Flow
+		flows.Flows[f.tuple()] = f.Flow
+	}
+	for _, f := range truth.Inner {
+		flows.Inner[InnerTuple{strings.Join(f.Tunnels, tunnelSeparator), f.tuple()}] = f.Flow
 	}
 	return flows, nil
+}
+
+// flowJSON is a flow as the truth has it.
+type flowJSON struct {
+	Source          netip.Addr `json:"src"`
+	Destination     netip.Addr `json:"dst"`
+	Protocol        uint8      `json:"proto"`
+	SourcePort      uint16     `json:"sport"`
+	DestinationPort uint16     `json:"dport"`
+	Tunnels         []string   `json:"tunnel"`
+	Flow
+}
+
+func (f *flowJSON) tuple() FiveTuple {
+	return FiveTuple{f.Source, f.Destination, f.Protocol, f.SourcePort, f.DestinationPort}
 }

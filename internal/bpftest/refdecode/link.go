@@ -6,14 +6,17 @@ package refdecode
 import "encoding/binary"
 
 const (
-	etherTypeIPv4  = 0x0800
-	etherTypeVLAN  = 0x8100 // IEEE 802.1Q, C-tag
-	etherTypeIPv6  = 0x86dd
-	etherTypeMPLS  = 0x8847
-	etherTypeMPLSM = 0x8848 // RFC 5332: upstream-assigned labels
-	etherTypePPPoE = 0x8864 // session stage
-	etherTypeQinQ  = 0x88a8 // IEEE 802.1ad, S-tag
-	etherTypeQinQ1 = 0x9100 // the same before the standard
+	etherTypeIPv4    = 0x0800
+	etherTypeERSPAN3 = 0x22eb // mirrored frames, type III; in GRE only
+	etherTypeTEB     = 0x6558 // transparent Ethernet bridging; in tunnels only
+	etherTypeVLAN    = 0x8100 // IEEE 802.1Q, C-tag
+	etherTypeIPv6    = 0x86dd
+	etherTypeMPLS    = 0x8847
+	etherTypeMPLSM   = 0x8848 // RFC 5332: upstream-assigned labels
+	etherTypePPPoE   = 0x8864 // session stage
+	etherTypeQinQ    = 0x88a8 // IEEE 802.1ad, S-tag
+	etherTypeERSPAN  = 0x88be // mirrored frames, types I and II; in GRE only
+	etherTypeQinQ1   = 0x9100 // the same as 0x88a8, before the standard
 )
 
 func (d *decoder) ethernet(v view) error {

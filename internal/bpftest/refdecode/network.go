@@ -27,8 +27,9 @@ func (d *decoder) ipv4(v view) error {
 		Fragment:    offset != 0,
 	}
 
-	if total := int(binary.BigEndian.Uint16(header[2:])); total != 0 {
-		v.limit = total
+	d.stated = int(binary.BigEndian.Uint16(header[2:]))
+	if d.stated != 0 {
+		v.limit = d.stated
 	}
 	payload, err := v.after(headerLen)
 	if err != nil {
@@ -60,8 +61,9 @@ func (d *decoder) ipv6(v view) error {
 		Destination: netip.AddrFrom16([16]byte(header[24:40])),
 		Protocol:    header[6],
 	}
+	d.stated, d.result.JumboLen = 0, 0
 	if payload := int(binary.BigEndian.Uint16(header[4:])); payload != 0 {
-		rest.limit = payload
+		rest.limit, d.stated = payload, 40+payload
 	}
 	return d.extensions(rest)
 }
@@ -87,6 +89,9 @@ func (d *decoder) extensions(v view) error {
 			return err
 		}
 		flow.Protocol = header[0]
+		if kind == hopByHop && string(header[1:4]) == "\x00\xc2\x04" {
+			d.result.JumboLen = 8
+		}
 		if kind == fragmentHeader {
 			offset := binary.BigEndian.Uint16(header[2:]) / 8
 			flow.Fragment = flow.Fragment || offset != 0

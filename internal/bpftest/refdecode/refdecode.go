@@ -17,6 +17,11 @@
 //   - Lengths are judged where a flow depends on them: IP, its extension
 //     headers, TCP, UDP, UDP-Lite. The length fields of 802.3 and PPPoE, and
 //     SCTP chunks and DCCP options, are not read.
+//   - A tunnel is opened once. What is in it ends with the datagram around it:
+//     a header that goes on behind that is malformed, and a packet that by its
+//     own length does was cut before it was sent, so it is truncated. The first
+//     fragment of a datagram is opened as far as it goes; that the packet in it
+//     is longer is no fault.
 package refdecode
 
 import "net/netip"
@@ -72,6 +77,10 @@ type Packet struct {
 	Tag *uint16
 	// Length is how long the packet is said to be where that is not len(Data).
 	Length int
+	// Ports are those of tunnels; nil stands for DefaultPorts.
+	Ports *Ports
+	// OuterOnly leaves all tunnels closed.
+	OuterOnly bool
 }
 
 // Flow is what tells a packet's flow from others.
@@ -94,24 +103,58 @@ type Flow struct {
 // Result is what a packet holds.
 type Result struct {
 	Outcome Outcome
-	// Flow is nil where no addresses could be read.
+	// Flow is nil where no addresses could be read. In a tunnel it is that of
+	// the packet inside, with the tags and labels of the frame around.
 	Flow     *Flow
 	TCPFlags uint8
-	// HeaderLen counts the bytes up to the payload of the transport protocol,
-	// or of IP where there is none; 0 if the headers are not all there.
+	// HeaderLen counts the bytes up to the payload of the flow's transport
+	// protocol, or of its IP where there is none; 0 if the headers are not all there.
 	HeaderLen int
+	// JumboLen is how long a hop-by-hop options header of the flow is that has
+	// nothing but a jumbo payload option: what the kernel puts into super-packets,
+	// and no segment of them has on the wire.
+	JumboLen int
+
+	// Tunnel is the tunnel that was opened, if one was.
+	Tunnel *Tunnel
+	// IsTunnel says that Flow is that of the tunnel itself, because no addresses
+	// could be read inside.
+	IsTunnel bool
+	// Refused names why a tunnel was left closed: one of the constants.
+	Refused string
+	// InnerOffset is where in the packet that begins which the tunnel carries.
+	InnerOffset int
+	// InnerLen is how long that is by the lengths around it and, if it is an IP
+	// packet, its own; 0 where they do not say.
+	InnerLen int
+}
+
+// FlowBytes says how many bytes count for the flow in a packet of that length:
+// those of the frame or IP packet in a tunnel, and else all.
+func (r *Result) FlowBytes(length int) int {
+	if r.Tunnel == nil || r.IsTunnel {
+		return length
+	}
+	inner := max(length-r.InnerOffset, 0)
+	if r.InnerLen != 0 {
+		inner = min(inner, r.InnerLen)
+	}
+	return inner
 }
 
 // Decode reads a packet.
 func Decode(p Packet) Result {
-	d := decoder{length: p.Length}
+	d := decoder{length: p.Length, tunnels: p.Ports, closed: p.OuterOnly}
 	if d.length == 0 {
 		d.length = len(p.Data)
+	}
+	if d.tunnels == nil {
+		d.tunnels = DefaultPorts()
 	}
 	if p.Tag != nil {
 		d.tag(*p.Tag)
 	}
-	frame := view{data: p.Data, length: d.length, limit: unlimited}
+	frame := view{data: p.Data, length: d.length, limit: unlimited, outer: unlimited}
 
 	var err error
 	if p.NoLink {
@@ -128,9 +171,14 @@ func Decode(p Packet) Result {
 
 // decoder collects what the layers find.
 type decoder struct {
-	length int
+	length  int
+	tunnels *Ports
+	// closed says that tunnels are not opened, or no more.
+	closed bool
 	vlans  []uint16
 	labels []uint32
+	// stated is the length of the last IP packet by its header; 0 if that does not say.
+	stated int
 	result Result
 }
 

@@ -42,7 +42,7 @@ func ip6(payloadLen, next string) string {
 	return "6000 0000" + payloadLen + next + "40" + v6src + v6dst
 }
 
-func unhex(t *testing.T, parts ...string) []byte {
+func unhex(t testing.TB, parts ...string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(strings.ReplaceAll(strings.Join(parts, ""), " ", ""))
 	require.NoError(t, err)
@@ -268,7 +268,7 @@ func TestDecodeIPv6(t *testing.T) {
 		},
 		{
 			"jumbogram", []string{ethIPv6, ip6("0000", "00"), "1100 c204 0001 0000", "0fa0 0035 0000 0000", data4},
-			Result{Outcome: OK, Flow: flow6(udp).ports(4000, 53), HeaderLen: 54 + 8 + 8},
+			Result{Outcome: OK, Flow: flow6(udp).ports(4000, 53), HeaderLen: 54 + 8 + 8, JumboLen: 8},
 		},
 		{"version 4", []string{ethIPv6, "4000 0000 000c 1140", v6src, v6dst, udpHeader, data4}, Result{Outcome: Malformed}},
 		{"cut in the addresses", []string{ethIPv6, "6000 0000 000c 1140", v6src, v6dst[:37]}, Result{Outcome: Truncated}},

@@ -6,13 +6,16 @@ package refdecode
 import "encoding/binary"
 
 const (
-	icmp    = 1
-	tcp     = 6
-	udp     = 17
-	dccp    = 33
-	icmpv6  = 58
-	sctp    = 132
-	udpLite = 136
+	icmp     = 1
+	ipv4InIP = 4 // RFC 2003
+	tcp      = 6
+	udp      = 17
+	dccp     = 33
+	ipv6InIP = 41 // RFC 4213, RFC 2473
+	gre      = 47
+	icmpv6   = 58
+	sctp     = 132
+	udpLite  = 136
 )
 
 // transport decodes the payload of an IP datagram; more says that it is the
@@ -30,6 +33,9 @@ func (d *decoder) transport(v view, more bool) error {
 		return d.tcp(v)
 	case udp, udpLite:
 		return d.udp(v, more)
+	case ipv4InIP, ipv6InIP, gre:
+		d.headersEnd(v)
+		return d.tunnel(tunnelOf(flow.Protocol), v.tunnelled(more), v.whole())
 	case sctp, dccp:
 		return d.commonHeader(v, 12)
 	default:
@@ -122,15 +128,28 @@ func (d *decoder) udp(v view, more bool) error {
 		return err
 	}
 
-	size := int(binary.BigEndian.Uint16(head[4:]))
+	flow, size := d.result.Flow, int(binary.BigEndian.Uint16(head[4:]))
 	switch {
-	case size == 0 && (d.result.Flow.Protocol == udpLite || v.limit == unlimited):
+	case size == 0 && (flow.Protocol == udpLite || v.limit == unlimited):
 	case size < 8:
 		return errMalformed
 	case !more && v.limit != unlimited && size > v.limit:
 		return errMalformed
-	case !more && size > v.length:
-		v.limit = size // the frame ends first
+	case !more && size > v.within(v.length):
+		v.limit = size // the packet ends first, or the one around
 	}
-	return d.header(v, 8)
+	payload, err := v.after(8)
+	if err != nil {
+		return err
+	}
+	d.headersEnd(payload)
+	fault := payload.whole()
+	kind := d.tunnels.over(flow)
+	if kind == "" {
+		return fault
+	}
+	if size != 0 {
+		payload = payload.upTo(size - 8)
+	}
+	return d.tunnel(kind, payload.tunnelled(more), fault)
 }

@@ -35,18 +35,34 @@ type view struct {
 	data   []byte // what can be read
 	length int    // how much there is said to be
 	limit  int    // how much belongs to the datagram by its own length
+	// outer is how much belongs to the datagram that the view is tunnelled in,
+	// of which more fragments follow where continued is set.
+	outer     int
+	continued bool
 }
 
-// has answers nil if the view holds n bytes, and else who took them: the
-// datagram's own length (malformed) or the end of the packet (truncated).
+// has answers nil if the view holds n bytes, and else who took them: the length
+// of the datagram or of the one around it (malformed) or the end of the packet
+// (truncated).
 func (v view) has(n int) error {
-	if v.limit != unlimited && n > v.limit {
+	if n > v.within(n) {
 		return errMalformed
 	}
 	if n > v.length {
 		return errTruncated
 	}
 	return nil
+}
+
+// within is n, or what datagram lengths leave of it.
+func (v view) within(n int) int {
+	if v.limit != unlimited {
+		n = min(n, v.limit)
+	}
+	if v.outer != unlimited {
+		n = min(n, v.outer)
+	}
+	return n
 }
 
 // peek returns the first n bytes of the view.
@@ -65,11 +81,15 @@ func (v view) after(n int) (view, error) {
 	if err := v.has(n); err != nil {
 		return view{}, err
 	}
-	rest := view{data: v.data[min(n, len(v.data)):], length: v.length - n, limit: unlimited}
+	v.data = v.data[min(n, len(v.data)):]
+	v.length -= n
 	if v.limit != unlimited {
-		rest.limit = v.limit - n
+		v.limit -= n
 	}
-	return rest, nil
+	if v.outer != unlimited {
+		v.outer -= n
+	}
+	return v, nil
 }
 
 // split returns the first n bytes and what follows them.
@@ -82,10 +102,30 @@ func (v view) split(n int) ([]byte, view, error) {
 	return head, rest, err
 }
 
-// whole answers nil if the packet holds all of the datagram.
+// whole answers nil if the packet holds all of the datagram, as far as it does
+// not go on in later fragments of the one around.
 func (v view) whole() error {
-	if v.limit > v.length {
+	end := v.limit
+	if v.continued {
+		end = v.within(end)
+	}
+	if end > v.length || end > v.within(end) {
 		return errTruncated
 	}
 	return nil
+}
+
+// upTo is the view with no more than n bytes of the datagram.
+func (v view) upTo(n int) view {
+	if v.limit == unlimited || n < v.limit {
+		v.limit = n
+	}
+	return v
+}
+
+// tunnelled is the view as what a tunnel carries: the limit becomes that of the
+// datagram around, of which more fragments may follow.
+func (v view) tunnelled(more bool) view {
+	v.outer, v.limit, v.continued = v.limit, unlimited, more
+	return v
 }

@@ -21,7 +21,12 @@ const keepIdle = 10 * time.Minute
 type SeriesKey struct {
 	Source      netip.Addr
 	Destination netip.Addr
-	Interface   string
+	// Interface and Direction are empty unless every interface counts for itself.
+	Interface string
+	Direction flow.Direction
+	// TunnelID is VNI or key of the tunnel, where HasTunnelID.
+	TunnelID    uint32
+	HasTunnelID bool
 	// Port is the server's, which is at Server; none where Server is flow.NoSide.
 	Port     uint16
 	Server   flow.Side
@@ -39,9 +44,10 @@ type SeriesPoint struct {
 // FlowSeries folds flow records to series, of which there are at most as many
 // as the budget says, and a few for what is over it.
 type FlowSeries struct {
-	budget int
-	series map[SeriesKey]*series
-	other  map[SeriesKey]*series
+	budget       int
+	perInterface bool
+	series       map[SeriesKey]*series
+	other        map[SeriesKey]*series
 	// Folded counts what went to the series without addresses.
 	Folded flow.Volume
 
@@ -53,9 +59,10 @@ type series struct {
 	start   time.Time // of the next point: the time of the one before
 }
 
-// NewFlowSeries begins the first interval at now.
-func NewFlowSeries(budget int, now time.Time) *FlowSeries {
-	return &FlowSeries{budget: budget, series: map[SeriesKey]*series{}, other: map[SeriesKey]*series{}, start: now}
+// NewFlowSeries begins the first interval at now. With perInterface each
+// interface has series of its own.
+func NewFlowSeries(budget int, perInterface bool, now time.Time) *FlowSeries {
+	return &FlowSeries{budget: budget, perInterface: perInterface, series: map[SeriesKey]*series{}, other: map[SeriesKey]*series{}, start: now}
 }
 
 // Len is how many series there are.
@@ -65,12 +72,12 @@ func (f *FlowSeries) Len() int {
 
 // Add adds a record to its series.
 func (f *FlowSeries) Add(rec *flow.Record) {
-	key := seriesKey(rec)
-	volume := flow.Volume{Packets: rec.Packets, Bytes: rec.Bytes}
+	key := f.seriesKey(rec)
+	volume := rec.Estimate()
 	into := f.series
 	if _, ok := into[key]; !ok && len(into) >= f.budget {
 		into = f.other
-		key = SeriesKey{Interface: key.Interface, Protocol: key.Protocol, IPv6: key.IPv6}
+		key = SeriesKey{Interface: key.Interface, Direction: key.Direction, Protocol: key.Protocol, IPv6: key.IPv6}
 		f.Folded.Add(volume)
 	}
 	s := into[key]
@@ -81,13 +88,18 @@ func (f *FlowSeries) Add(rec *flow.Record) {
 	s.pending.Add(volume)
 }
 
-func seriesKey(rec *flow.Record) SeriesKey {
+func (f *FlowSeries) seriesKey(rec *flow.Record) SeriesKey {
 	key := SeriesKey{
 		Source:      rec.Source,
 		Destination: rec.Destination,
-		Interface:   rec.Interface,
 		Protocol:    rec.Protocol,
 		IPv6:        rec.Source.Is6(),
+	}
+	if f.perInterface {
+		key.Interface, key.Direction = rec.Interface, rec.Direction
+	}
+	if t := rec.Tunnel; t != nil && t.HasID {
+		key.TunnelID, key.HasTunnelID = t.ID, true
 	}
 	switch initiator, _ := rec.Initiator(); initiator {
 	case flow.SourceSide:

@@ -51,8 +51,8 @@ func TestSeriesKey(t *testing.T) {
 		change(&rec)
 		return rec
 	}
-	asks := SeriesKey{Source: client, Destination: server, Interface: "eth0", Protocol: flow.TCP, Server: flow.DestinationSide, Port: 443}
-	answers := SeriesKey{Source: server, Destination: client, Interface: "eth0", Protocol: flow.TCP, Server: flow.SourceSide, Port: 443}
+	asks := SeriesKey{Source: client, Destination: server, Protocol: flow.TCP, Server: flow.DestinationSide, Port: 443}
+	answers := SeriesKey{Source: server, Destination: client, Protocol: flow.TCP, Server: flow.SourceSide, Port: 443}
 	for _, tt := range []struct {
 		name string
 		rec  flow.Record
@@ -64,45 +64,100 @@ func TestSeriesKey(t *testing.T) {
 		{
 			"syn to a high port",
 			with(record(client, server, 1024, 50051, 1), func(r *flow.Record) { r.SYNSeen = true }),
-			SeriesKey{Source: client, Destination: server, Interface: "eth0", Protocol: flow.TCP, Server: flow.DestinationSide, Port: 50051},
+			SeriesKey{Source: client, Destination: server, Protocol: flow.TCP, Server: flow.DestinationSide, Port: 50051},
 		},
 		{
 			"syn and ack from a high port",
 			with(record(server, client, 50051, 1024, 1), func(r *flow.Record) { r.SYNACKSeen = true }),
-			SeriesKey{Source: server, Destination: client, Interface: "eth0", Protocol: flow.TCP, Server: flow.SourceSide, Port: 50051},
+			SeriesKey{Source: server, Destination: client, Protocol: flow.TCP, Server: flow.SourceSide, Port: 50051},
 		},
 		{
 			"icmp has none",
 			with(record(client, server, 8, 0, 1), func(r *flow.Record) { r.Protocol = flow.ICMP }),
-			SeriesKey{Source: client, Destination: server, Interface: "eth0", Protocol: flow.ICMP},
+			SeriesKey{Source: client, Destination: server, Protocol: flow.ICMP},
 		},
 		{
 			"a later fragment has none",
 			with(record(client, server, 0, 0, 1), func(r *flow.Record) { r.Has = flow.IsFragment }),
-			SeriesKey{Source: client, Destination: server, Interface: "eth0", Protocol: flow.TCP},
+			SeriesKey{Source: client, Destination: server, Protocol: flow.TCP},
 		},
 		{
 			"ipv6",
 			with(record(client6, server6, 40001, 53, 1), func(r *flow.Record) { r.Protocol = flow.UDP }),
-			SeriesKey{Source: client6, Destination: server6, Interface: "eth0", Protocol: flow.UDP, Server: flow.DestinationSide, Port: 53, IPv6: true},
+			SeriesKey{Source: client6, Destination: server6, Protocol: flow.UDP, Server: flow.DestinationSide, Port: 53, IPv6: true},
 		},
 		{
-			"tags, labels, direction and index make no series of their own",
+			"tags, labels, interface, direction and index make no series of their own",
 			with(record(client, server, 40001, 443, 1), func(r *flow.Record) {
 				r.Has |= flow.HasVLAN | flow.HasInnerVLAN | flow.HasMPLS
-				r.VLAN, r.InnerVLAN, r.MPLSLabel, r.Direction, r.InterfaceIndex = 1, 2, 3, flow.Egress, 4
+				r.VLAN, r.InnerVLAN, r.MPLSLabel, r.Direction, r.InterfaceIndex, r.From = 1, 2, 3, flow.Egress, 4, 5
+				r.Interface, r.Others = "eth1", []string{"eth0"}
+			}),
+			asks,
+		},
+		{
+			"what is known of the opener goes before ports",
+			with(record(client, server, 1024, 50051, 1), func(r *flow.Record) { r.Opener = flow.SourceSide }),
+			SeriesKey{Source: client, Destination: server, Protocol: flow.TCP, Server: flow.DestinationSide, Port: 50051},
+		},
+		{
+			"each network in tunnels has its own",
+			with(record(client, server, 40001, 443, 1), func(r *flow.Record) {
+				r.Tunnel = &flow.Tunnel{Type: flow.VXLAN, Source: server, Destination: client, HasID: true}
+			}),
+			SeriesKey{Source: client, Destination: server, Protocol: flow.TCP, Server: flow.DestinationSide, Port: 443, HasTunnelID: true},
+		},
+		{
+			"a tunnel without identifier makes none",
+			with(record(client, server, 40001, 443, 1), func(r *flow.Record) {
+				r.Tunnel = &flow.Tunnel{Type: flow.IPIP, Source: server, Destination: client}
 			}),
 			asks,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			require.Equal(t, tt.want, seriesKey(&tt.rec))
+			f := NewFlowSeries(1, false, at(0))
+			require.Equal(t, tt.want, f.seriesKey(&tt.rec))
 		})
 	}
 }
 
+// Where every interface counts for itself, so do its two directions.
+func TestSeriesKeyPerInterface(t *testing.T) {
+	f := NewFlowSeries(10, true, at(0))
+	rec := record(client, server, 40001, 443, 1)
+	sent := rec
+	sent.Direction = flow.Egress
+	elsewhere := rec
+	elsewhere.Interface = "eth1"
+	add(f, rec, sent, elsewhere)
+	key := func(name string, direction flow.Direction) SeriesKey {
+		k := seriesKeyOf(client, server)
+		k.Interface, k.Direction = name, direction
+		return k
+	}
+	require.ElementsMatch(t, []SeriesPoint{
+		{SeriesKey: key("eth0", flow.Ingress), Volume: volume(1), Start: at(0)},
+		{SeriesKey: key("eth0", flow.Egress), Volume: volume(1), Start: at(0)},
+		{SeriesKey: key("eth1", flow.Ingress), Volume: volume(1), Start: at(0)},
+	}, collect(f, at(5)))
+}
+
+// A counted packet stands for others that were not.
+func TestFlowSeriesOfSamples(t *testing.T) {
+	f := NewFlowSeries(1, false, at(0))
+	rec, over := record(client, server, 40001, 443, 3), record(server, client, 443, 40001, 4)
+	rec.SampledFrom, over.SampledFrom = 100, 10
+	add(f, rec, over)
+	require.ElementsMatch(t, []SeriesPoint{
+		{SeriesKey: seriesKeyOf(client, server), Volume: volume(300), Start: at(0)},
+		{SeriesKey: SeriesKey{Protocol: flow.TCP}, Volume: volume(40), Start: at(0)},
+	}, collect(f, at(5)))
+	require.Equal(t, volume(40), f.Folded)
+}
+
 func TestFlowSeriesFoldsClientPorts(t *testing.T) {
-	f := NewFlowSeries(10, at(0))
+	f := NewFlowSeries(10, false, at(0))
 	add(f, record(client, server, 40001, 443, 1), record(client, server, 40002, 443, 2), record(server, client, 443, 40001, 4))
 	asks, answers := seriesKeyOf(client, server), seriesKeyOf(server, client)
 	answers.Server = flow.SourceSide
@@ -115,12 +170,12 @@ func TestFlowSeriesFoldsClientPorts(t *testing.T) {
 }
 
 func seriesKeyOf(source, destination netip.Addr) SeriesKey {
-	return SeriesKey{Source: source, Destination: destination, Interface: "eth0", Protocol: flow.TCP, Server: flow.DestinationSide, Port: 443}
+	return SeriesKey{Source: source, Destination: destination, Protocol: flow.TCP, Server: flow.DestinationSide, Port: 443}
 }
 
 // Each point starts where the one before ended, also over idle intervals.
 func TestFlowSeriesAreContiguous(t *testing.T) {
-	f := NewFlowSeries(10, at(0))
+	f := NewFlowSeries(10, false, at(0))
 	rec, key := record(client, server, 40001, 443, 1), seriesKeyOf(client, server)
 	require.Empty(t, collect(f, at(5)))
 
@@ -135,7 +190,7 @@ func TestFlowSeriesAreContiguous(t *testing.T) {
 }
 
 func TestFlowSeriesExpire(t *testing.T) {
-	f := NewFlowSeries(1, at(0))
+	f := NewFlowSeries(1, false, at(0))
 	rec, key := record(client, server, 40001, 443, 1), seriesKeyOf(client, server)
 	other := record(server, client, 40001, 443, 2)
 	add(f, rec)
@@ -151,7 +206,7 @@ func TestFlowSeriesExpire(t *testing.T) {
 	add(f, other, rec)
 	require.ElementsMatch(t, []SeriesPoint{
 		{SeriesKey: seriesKeyOf(server, client), Volume: volume(2), Start: at(6).Add(keepIdle)},
-		{SeriesKey: SeriesKey{Interface: "eth0", Protocol: flow.TCP}, Volume: volume(1), Start: at(6).Add(keepIdle)},
+		{SeriesKey: SeriesKey{Protocol: flow.TCP}, Volume: volume(1), Start: at(6).Add(keepIdle)},
 	}, collect(f, at(7).Add(keepIdle)))
 	require.Equal(t, volume(1), f.Folded)
 
@@ -162,37 +217,59 @@ func TestFlowSeriesExpire(t *testing.T) {
 	require.Equal(t, []SeriesPoint{{SeriesKey: key, Volume: volume(1), Start: at(8).Add(2 * keepIdle)}}, collect(f, at(9).Add(2*keepIdle)))
 }
 
+// What is over the budget goes to a series without addresses of its protocol
+// and, where each counts for itself, its interface and direction.
 func TestFlowSeriesBudget(t *testing.T) {
-	f := NewFlowSeries(2, at(0))
 	third := netip.MustParseAddr("203.0.113.9")
 	udp := record(third, client, 40001, 443, 16)
 	udp.Protocol = flow.UDP
 	onEth1 := record(third, client, 40001, 443, 32)
 	onEth1.Interface = "eth1"
-	add(f,
-		record(client, server, 40001, 443, 1),
-		record(server, client, 443, 40001, 2),
-		record(third, server, 40001, 443, 4), // over it from here on
-		record(server, third, 443, 40001, 8),
-		udp,
-		onEth1,
-		record(client, server, 40009, 443, 64), // has its place
-	)
-	answers := seriesKeyOf(server, client)
-	answers.Server = flow.SourceSide
-	require.ElementsMatch(t, []SeriesPoint{
-		{SeriesKey: seriesKeyOf(client, server), Volume: volume(65), Start: at(0)},
-		{SeriesKey: answers, Volume: volume(2), Start: at(0)},
-		{SeriesKey: SeriesKey{Interface: "eth0", Protocol: flow.TCP}, Volume: volume(12), Start: at(0)},
-		{SeriesKey: SeriesKey{Interface: "eth0", Protocol: flow.UDP}, Volume: volume(16), Start: at(0)},
-		{SeriesKey: SeriesKey{Interface: "eth1", Protocol: flow.TCP}, Volume: volume(32), Start: at(0)},
-	}, collect(f, at(5)))
-	require.Equal(t, 5, f.Len())
-	require.Equal(t, volume(60), f.Folded)
+	tunnelled := record(third, client, 40001, 443, 128)
+	tunnelled.Tunnel = &flow.Tunnel{Type: flow.VXLAN, ID: 7, HasID: true}
+	for _, perInterface := range []bool{false, true} {
+		f := NewFlowSeries(2, perInterface, at(0))
+		add(f,
+			record(client, server, 40001, 443, 1),
+			record(server, client, 443, 40001, 2),
+			record(third, server, 40001, 443, 4), // over it from here on
+			record(server, third, 443, 40001, 8),
+			udp,
+			onEth1,
+			tunnelled,
+			record(client, server, 40009, 443, 64), // has its place
+		)
+		on := func(name string, key SeriesKey) SeriesKey {
+			if perInterface {
+				key.Interface = name
+			}
+			return key
+		}
+		answers, tcp := seriesKeyOf(server, client), SeriesKey{Protocol: flow.TCP}
+		answers.Server = flow.SourceSide
+		want := map[SeriesKey]flow.Volume{
+			on("eth0", seriesKeyOf(client, server)):   volume(65),
+			on("eth0", answers):                       volume(2),
+			on("eth0", SeriesKey{Protocol: flow.UDP}): volume(16),
+			on("eth0", tcp):                           volume(12 + 128),
+		}
+		sum := want[on("eth1", tcp)]
+		sum.Add(volume(32))
+		want[on("eth1", tcp)] = sum
+
+		got := map[SeriesKey]flow.Volume{}
+		for _, p := range collect(f, at(5)) {
+			got[p.SeriesKey] = p.Volume
+			require.Equal(t, at(0), p.Start)
+		}
+		require.Equal(t, want, got)
+		require.Equal(t, len(want), f.Len())
+		require.Equal(t, volume(4+8+16+32+128), f.Folded)
+	}
 }
 
 func TestFlowSeriesRestore(t *testing.T) {
-	f := NewFlowSeries(1, at(0))
+	f := NewFlowSeries(1, false, at(0))
 	rec, over := record(client, server, 40001, 443, 1), record(server, client, 443, 40001, 1)
 	add(f, rec, over)
 	f.Restore(collect(f, at(5)))
@@ -201,7 +278,7 @@ func TestFlowSeriesRestore(t *testing.T) {
 	add(f, rec, rec)
 	want := []SeriesPoint{
 		{SeriesKey: seriesKeyOf(client, server), Volume: volume(3), Start: at(0)},
-		{SeriesKey: SeriesKey{Interface: "eth0", Protocol: flow.TCP}, Volume: volume(1), Start: at(0)},
+		{SeriesKey: SeriesKey{Protocol: flow.TCP}, Volume: volume(1), Start: at(0)},
 	}
 	points := collect(f, at(10))
 	require.ElementsMatch(t, want, points)
@@ -215,7 +292,7 @@ func TestFlowSeriesRestore(t *testing.T) {
 }
 
 func TestFlowSeriesRestoreOfAnUnknownSeries(t *testing.T) {
-	f := NewFlowSeries(1, at(0))
+	f := NewFlowSeries(1, false, at(0))
 	f.Restore([]SeriesPoint{{SeriesKey: seriesKeyOf(client, server), Volume: volume(1)}})
 	require.Equal(t, 0, f.Len())
 	require.Empty(t, collect(f, at(5)))
@@ -226,7 +303,7 @@ func TestFlowSeriesRestoreOfAnUnknownSeries(t *testing.T) {
 func TestFlowSeriesLoseNothing(t *testing.T) {
 	for seed := range uint64(20) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		f := NewFlowSeries(1+rnd.IntN(40), at(0))
+		f := NewFlowSeries(1+rnd.IntN(40), seed%2 == 0, at(0))
 		var in, out flow.Volume
 		ended := map[SeriesKey]time.Time{}
 		now := at(0)
@@ -272,6 +349,10 @@ func randomRecord(rnd *rand.Rand) flow.Record {
 	}
 	rec.SYNSeen, rec.SYNACKSeen = rnd.IntN(2) == 0, rnd.IntN(2) == 0
 	rec.Interface = []string{"eth0", "eth1"}[rnd.IntN(2)]
+	rec.Direction = flow.Direction(rnd.IntN(2))
+	if rnd.IntN(3) == 0 {
+		rec.Tunnel = &flow.Tunnel{Type: flow.VXLAN, ID: rnd.Uint32N(3), HasID: rnd.IntN(2) == 0}
+	}
 	return rec
 }
 
@@ -287,7 +368,7 @@ func benchRecords(n int) []flow.Record {
 
 func BenchmarkFlowSeries(b *testing.B) {
 	records := benchRecords(80_000) // of 8,000 series, which the default budget holds
-	f := NewFlowSeries(9000, at(0))
+	f := NewFlowSeries(9000, false, at(0))
 	add(f, records...)
 	collect(f, at(1))
 

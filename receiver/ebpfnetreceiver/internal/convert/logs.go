@@ -13,6 +13,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/internal/netattr"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 )
 
@@ -25,16 +26,11 @@ type Observer struct {
 }
 
 // attributes of a record at most, so that a map is allocated once
-const flowAttributes = 24
+const flowAttributes = 36
 
 // FlowLogs gives one log record per flow record, all observed at the same time.
 func (o *Observer) FlowLogs(records []flow.Record, observed time.Time) plog.Logs {
-	ld := plog.NewLogs()
-	sl := ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
-	sl.Scope().SetName(metadata.ScopeName)
-	sl.Scope().SetVersion(o.Version)
-	out := sl.LogRecords()
-	out.EnsureCapacity(len(records))
+	ld, out := o.logs(len(records))
 	at := pcommon.NewTimestampFromTime(observed)
 	for i := range records {
 		rec := &records[i]
@@ -55,8 +51,12 @@ func (o *Observer) flowAttributes(rec *flow.Record, attrs pcommon.Map) {
 	attrs.PutStr(netattr.NetworkTransport, rec.Protocol.String())
 	attrs.PutStr(netattr.NetworkType, NetworkType(rec.Source.Is6()))
 	putPorts(rec, attrs)
-	attrs.PutInt(netattr.FlowPackets, int64(rec.Packets))
-	attrs.PutInt(netattr.FlowBytes, int64(rec.Bytes))
+	volume := rec.Estimate()
+	attrs.PutInt(netattr.FlowPackets, int64(volume.Packets))
+	attrs.PutInt(netattr.FlowBytes, int64(volume.Bytes))
+	if rec.SampledFrom > 1 {
+		attrs.PutInt(netattr.FlowSamplingInterval, int64(rec.SampledFrom))
+	}
 	attrs.PutInt(netattr.FlowStart, rec.First.UnixNano())
 	attrs.PutStr(netattr.FlowCommunityID, rec.CommunityID())
 	if rec.Protocol == flow.TCP && rec.Has&flow.HasPorts != 0 {
@@ -67,9 +67,90 @@ func (o *Observer) flowAttributes(rec *flow.Record, attrs pcommon.Map) {
 		attrs.PutStr(netattr.FlowInitiatorEvidence, string(evidence))
 	}
 	putLink(rec, attrs)
+	putTunnel(rec, attrs)
+	putNAT(rec, attrs)
 	attrs.PutStr(netattr.NetworkInterfaceName, rec.Interface)
 	attrs.PutStr(netattr.ObservationDirection, rec.Direction.String())
 	attrs.PutInt(netattr.ObservationNetNS, int64(o.NetNS))
+	if len(rec.Others) > 0 {
+		others := attrs.PutEmptySlice(netattr.ObservationInterfaces)
+		others.EnsureCapacity(len(rec.Others))
+		for _, name := range rec.Others {
+			others.AppendEmpty().SetStr(name)
+		}
+	}
+}
+
+func putTunnel(rec *flow.Record, attrs pcommon.Map) {
+	if rec.Tunnel == nil {
+		return
+	}
+	putTunnelEnds(rec.Tunnel, attrs)
+	if rec.Has&flow.IsNested != 0 {
+		attrs.PutBool(netattr.TunnelNested, true)
+	}
+}
+
+func putTunnelEnds(t *flow.Tunnel, attrs pcommon.Map) {
+	attrs.PutStr(netattr.TunnelType, t.Type.String())
+	if t.HasID {
+		attrs.PutInt(netattr.TunnelID, int64(t.ID))
+	}
+	if t.Source.IsValid() {
+		attrs.PutStr(netattr.TunnelSourceAddress, t.Source.String())
+		attrs.PutStr(netattr.TunnelDestinationAddress, t.Destination.String())
+	}
+}
+
+// putNAT gives of the other side of a translation what differs from this one.
+func putNAT(rec *flow.Record, attrs pcommon.Map) {
+	if rec.NAT == nil {
+		return
+	}
+	other, ports := &rec.NAT.Other, rec.HasTransportPorts()
+	if other.Source != rec.Source || other.SourcePort != rec.SourcePort {
+		attrs.PutStr(netattr.NATSourceAddress, other.Source.String())
+		if ports {
+			attrs.PutInt(netattr.NATSourcePort, int64(other.SourcePort))
+		}
+	}
+	if other.Destination != rec.Destination || other.DestinationPort != rec.DestinationPort {
+		attrs.PutStr(netattr.NATDestinationAddress, other.Destination.String())
+		if ports {
+			attrs.PutInt(netattr.NATDestinationPort, int64(other.DestinationPort))
+		}
+	}
+}
+
+// TunnelLogs gives one log record per event.
+func (o *Observer) TunnelLogs(events []aggregate.TunnelEvent, observed time.Time) plog.Logs {
+	ld, out := o.logs(len(events))
+	at := pcommon.NewTimestampFromTime(observed)
+	for i := range events {
+		e := &events[i]
+		lr := out.AppendEmpty()
+		lr.SetEventName(netattr.EventTunnel)
+		lr.SetTimestamp(pcommon.NewTimestampFromTime(e.At))
+		lr.SetObservedTimestamp(at)
+		lr.SetSeverityNumber(plog.SeverityNumberInfo)
+		state := "down"
+		if e.Up {
+			state = "up"
+		}
+		lr.Attributes().PutStr(netattr.TunnelState, state)
+		putTunnelEnds(&e.Tunnel, lr.Attributes())
+		lr.Attributes().PutInt(netattr.ObservationNetNS, int64(o.NetNS))
+	}
+	return ld
+}
+
+func (o *Observer) logs(n int) (plog.Logs, plog.LogRecordSlice) {
+	ld := plog.NewLogs()
+	sl := ld.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty()
+	sl.Scope().SetName(metadata.ScopeName)
+	sl.Scope().SetVersion(o.Version)
+	sl.LogRecords().EnsureCapacity(n)
+	return ld, sl.LogRecords()
 }
 
 func putPorts(rec *flow.Record, attrs pcommon.Map) {

@@ -4,7 +4,12 @@
 package convert
 
 import (
+	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,10 +18,12 @@ import (
 	"go.opentelemetry.io/collector/pdata/plog"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
 )
 
 var (
 	source4, destination4 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("198.51.100.7")
+	backend4              = netip.MustParseAddr("10.42.0.7")
 	source6, destination6 = netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")
 
 	first    = time.Unix(1_700_000_000, 123_456_789)
@@ -83,6 +90,50 @@ var flows = map[string]flow.Record{
 		r.Has |= flow.HasMPLS
 		r.MPLSLabel = 0xfffff
 	}),
+	"vxlan": with(record(flow.TCP, source4, destination4), func(r *flow.Record) {
+		r.Has |= flow.InTunnel
+		r.Tunnel = &flow.Tunnel{Type: flow.VXLAN, Source: source6, Destination: destination6, HasID: true} // zero is a VNI
+		r.WireBytes = 5678
+	}),
+	"gre_nested": with(record(flow.UDP, source6, destination6), func(r *flow.Record) {
+		r.Has |= flow.InTunnel | flow.IsNested
+		r.Tunnel = &flow.Tunnel{Type: flow.GRE, Source: source4, Destination: destination4} // without a key
+	}),
+	"geneve_unread": with(record(flow.UDP, source4, destination4), func(r *flow.Record) {
+		r.Has |= flow.IsTunnel
+		r.DestinationPort = 6081
+		r.Tunnel = &flow.Tunnel{Type: flow.Geneve, Source: source4, Destination: destination4, ID: 1<<24 - 1, HasID: true}
+	}),
+	"dnat": with(record(flow.TCP, source4, destination4), func(r *flow.Record) {
+		other := r.Tuple()
+		other.Destination, other.DestinationPort = backend4, 8443
+		r.NAT = &flow.NAT{Other: other, Original: r.Tuple()}
+	}),
+	"dnat_to_the_same_port": with(record(flow.TCP, source4, destination4), func(r *flow.Record) {
+		other := r.Tuple()
+		other.Destination = backend4
+		r.NAT = &flow.NAT{Other: other, Original: other, Reply: true}
+	}),
+	"snat_of_the_port": with(record(flow.UDP, source4, destination4), func(r *flow.Record) {
+		other := r.Tuple()
+		other.SourcePort = 1024
+		r.NAT = &flow.NAT{Other: other, Original: other}
+	}),
+	"snat_of_icmp": with(record(flow.ICMP, source4, destination4), func(r *flow.Record) {
+		r.SourcePort, r.DestinationPort = 8, 0
+		other := r.Tuple()
+		other.Source = backend4
+		r.NAT = &flow.NAT{Other: other, Original: other}
+	}),
+	"sampled": with(record(flow.UDP, source4, destination4), func(r *flow.Record) {
+		r.SampledFrom = 1000
+	}),
+	"seen_elsewhere": with(record(flow.UDP, source4, destination4), func(r *flow.Record) {
+		r.Others, r.SampledFrom = []string{"cni0", "veth1"}, 1
+	}),
+	"listener": with(record(flow.TCP, source4, destination4), func(r *flow.Record) {
+		r.Opener, r.OpenerEvidence = flow.DestinationSide, flow.EvidenceListener
+	}),
 	"unknown_protocol": with(record(253, source4, destination4), func(r *flow.Record) {
 		r.SourcePort, r.DestinationPort, r.Has = 0, 0, 0
 	}),
@@ -115,27 +166,38 @@ func TestFlowLogsOfNoRecords(t *testing.T) {
 
 // The keys of a netprobe.flow record and their types: the contract.
 var contract = map[string]pcommon.ValueType{
-	"source.address":                     pcommon.ValueTypeStr,
-	"destination.address":                pcommon.ValueTypeStr,
-	"source.port":                        pcommon.ValueTypeInt,
-	"destination.port":                   pcommon.ValueTypeInt,
-	"network.transport":                  pcommon.ValueTypeStr,
-	"network.type":                       pcommon.ValueTypeStr,
-	"netprobe.flow.packets":              pcommon.ValueTypeInt,
-	"netprobe.flow.bytes":                pcommon.ValueTypeInt,
-	"netprobe.flow.start_time_unix_nano": pcommon.ValueTypeInt,
-	"netprobe.flow.community_id":         pcommon.ValueTypeStr,
-	"netprobe.flow.initiator":            pcommon.ValueTypeStr,
-	"netprobe.flow.initiator_evidence":   pcommon.ValueTypeStr,
-	"netprobe.tcp.flags":                 pcommon.ValueTypeInt,
-	"netprobe.icmp.type":                 pcommon.ValueTypeInt,
-	"netprobe.icmp.code":                 pcommon.ValueTypeInt,
-	"network.interface.name":             pcommon.ValueTypeStr,
-	"netprobe.observation.direction":     pcommon.ValueTypeStr,
-	"netprobe.observation.netns":         pcommon.ValueTypeInt,
-	"netprobe.vlan.id":                   pcommon.ValueTypeInt,
-	"netprobe.vlan.inner_id":             pcommon.ValueTypeInt,
-	"netprobe.mpls.label":                pcommon.ValueTypeInt,
+	"source.address":                      pcommon.ValueTypeStr,
+	"destination.address":                 pcommon.ValueTypeStr,
+	"source.port":                         pcommon.ValueTypeInt,
+	"destination.port":                    pcommon.ValueTypeInt,
+	"network.transport":                   pcommon.ValueTypeStr,
+	"network.type":                        pcommon.ValueTypeStr,
+	"netprobe.flow.packets":               pcommon.ValueTypeInt,
+	"netprobe.flow.bytes":                 pcommon.ValueTypeInt,
+	"netprobe.flow.start_time_unix_nano":  pcommon.ValueTypeInt,
+	"netprobe.flow.community_id":          pcommon.ValueTypeStr,
+	"netprobe.flow.initiator":             pcommon.ValueTypeStr,
+	"netprobe.flow.initiator_evidence":    pcommon.ValueTypeStr,
+	"netprobe.tcp.flags":                  pcommon.ValueTypeInt,
+	"netprobe.icmp.type":                  pcommon.ValueTypeInt,
+	"netprobe.icmp.code":                  pcommon.ValueTypeInt,
+	"network.interface.name":              pcommon.ValueTypeStr,
+	"netprobe.observation.direction":      pcommon.ValueTypeStr,
+	"netprobe.observation.netns":          pcommon.ValueTypeInt,
+	"netprobe.vlan.id":                    pcommon.ValueTypeInt,
+	"netprobe.vlan.inner_id":              pcommon.ValueTypeInt,
+	"netprobe.mpls.label":                 pcommon.ValueTypeInt,
+	"netprobe.observation.interfaces":     pcommon.ValueTypeSlice,
+	"netprobe.tunnel.type":                pcommon.ValueTypeStr,
+	"netprobe.tunnel.id":                  pcommon.ValueTypeInt,
+	"netprobe.tunnel.source.address":      pcommon.ValueTypeStr,
+	"netprobe.tunnel.destination.address": pcommon.ValueTypeStr,
+	"netprobe.tunnel.nested":              pcommon.ValueTypeBool,
+	"netprobe.nat.source.address":         pcommon.ValueTypeStr,
+	"netprobe.nat.source.port":            pcommon.ValueTypeInt,
+	"netprobe.nat.destination.address":    pcommon.ValueTypeStr,
+	"netprobe.nat.destination.port":       pcommon.ValueTypeInt,
+	"netprobe.flow.sampling_interval":     pcommon.ValueTypeInt,
 }
 
 var always = []string{
@@ -149,6 +211,7 @@ var (
 	initiator = []string{"netprobe.flow.initiator", "netprobe.flow.initiator_evidence"}
 	icmp      = []string{"netprobe.icmp.type", "netprobe.icmp.code"}
 	tcp       = []string{"netprobe.tcp.flags"}
+	tunnel    = []string{"netprobe.tunnel.type", "netprobe.tunnel.source.address", "netprobe.tunnel.destination.address"}
 )
 
 // A key is there where the thing is, and absent, not zero, where it is not.
@@ -167,6 +230,16 @@ func TestFlowLogsKeys(t *testing.T) {
 		"vlan":                    {ports, initiator, tcp, {"netprobe.vlan.id"}},
 		"qinq":                    {ports, initiator, {"netprobe.vlan.id", "netprobe.vlan.inner_id"}},
 		"mpls":                    {ports, initiator, {"netprobe.mpls.label"}},
+		"vxlan":                   {ports, initiator, tcp, tunnel, {"netprobe.tunnel.id"}},
+		"gre_nested":              {ports, initiator, tunnel, {"netprobe.tunnel.nested"}},
+		"geneve_unread":           {ports, initiator, tunnel, {"netprobe.tunnel.id"}},
+		"dnat":                    {ports, initiator, tcp, {"netprobe.nat.destination.address", "netprobe.nat.destination.port"}},
+		"dnat_to_the_same_port":   {ports, initiator, tcp, {"netprobe.nat.destination.address", "netprobe.nat.destination.port"}},
+		"snat_of_the_port":        {ports, initiator, {"netprobe.nat.source.address", "netprobe.nat.source.port"}},
+		"snat_of_icmp":            {icmp, {"netprobe.nat.source.address"}},
+		"sampled":                 {ports, initiator, {"netprobe.flow.sampling_interval"}},
+		"seen_elsewhere":          {ports, initiator, {"netprobe.observation.interfaces"}},
+		"listener":                {ports, initiator, tcp},
 		"unknown_protocol":        {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -185,6 +258,67 @@ func TestFlowLogsKeys(t *testing.T) {
 			require.LessOrEqual(t, len(got), flowAttributes)
 		})
 	}
+}
+
+// Every kind of record has its keys checked.
+func TestFlowLogsKeysAreCheckedOfAll(t *testing.T) {
+	entries, err := os.ReadDir(filepath.Join("testdata", "logs"))
+	require.NoError(t, err)
+	var golden []string
+	for _, e := range entries {
+		golden = append(golden, strings.TrimSuffix(e.Name(), ".yaml"))
+	}
+	require.ElementsMatch(t, append(slices.Collect(maps.Keys(flows)), "tunnel_events"), golden)
+	seen := map[string]bool{}
+	for _, rec := range flows {
+		for key := range one(observer.FlowLogs([]flow.Record{rec}, observed)).Attributes().All() {
+			seen[key] = true
+		}
+	}
+	for key := range contract {
+		require.True(t, seen[key], "no record has %s", key)
+	}
+}
+
+// What was counted stands for so many packets; the record says how many each.
+func TestFlowLogsOfSamples(t *testing.T) {
+	attrs := one(observer.FlowLogs([]flow.Record{flows["sampled"]}, observed)).Attributes().AsRaw()
+	require.Equal(t, int64(7000), attrs["netprobe.flow.packets"])
+	require.Equal(t, int64(1234000), attrs["netprobe.flow.bytes"])
+	require.Equal(t, int64(1000), attrs["netprobe.flow.sampling_interval"])
+}
+
+// The identifier of a translated conversation is the same on both sides of the
+// translation and in both directions.
+func TestFlowLogsCommunityIDOfNAT(t *testing.T) {
+	id := func(rec flow.Record) any {
+		return one(observer.FlowLogs([]flow.Record{rec}, observed)).Attributes().AsRaw()["netprobe.flow.community_id"]
+	}
+	before := flows["dnat"]
+	after := before
+	other := before.NAT.Other
+	after.Destination, after.DestinationPort = other.Destination, other.DestinationPort
+	after.NAT = &flow.NAT{Other: before.Tuple(), Original: before.Tuple()}
+	back := after
+	back.Source, back.Destination = after.Destination, after.Source
+	back.SourcePort, back.DestinationPort = after.DestinationPort, after.SourcePort
+	back.NAT = &flow.NAT{Other: before.Tuple().Reverse(), Original: before.Tuple().Reverse(), Reply: true}
+
+	want := id(flows["tcp_ipv4_no_flags"]) // the same conversation, not translated
+	for name, rec := range map[string]flow.Record{"before": before, "after": after, "back": back} {
+		require.Equal(t, want, id(rec), name)
+	}
+	after.NAT = nil
+	require.NotEqual(t, want, id(after))
+}
+
+func TestTunnelLogs(t *testing.T) {
+	vxlan := flow.Tunnel{Type: flow.VXLAN, Source: source4, Destination: destination4, ID: 42, HasID: true}
+	ipip := flow.Tunnel{Type: flow.IPIP, Source: source6, Destination: destination6}
+	requireGoldenLogs(t, "tunnel_events", observer.TunnelLogs([]aggregate.TunnelEvent{
+		{Tunnel: vxlan, Up: true, At: first},
+		{Tunnel: ipip, At: last},
+	}, observed))
 }
 
 func TestFlowLogsEvent(t *testing.T) {

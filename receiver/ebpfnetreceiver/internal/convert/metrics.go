@@ -14,41 +14,52 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
 )
 
-// FlowMetric describes one of the two flow metrics.
-type FlowMetric struct {
+// Metric describes a sum that is made by hand, because each of its points has a
+// start time of its own, which the generated builder cannot say.
+type Metric struct {
 	Name, Unit, Description string
 	Value                   func(flow.Volume) uint64
 }
 
+func (m *Metric) appendTo(to pmetric.MetricSlice, points int, temporality pmetric.AggregationTemporality) pmetric.NumberDataPointSlice {
+	out := to.AppendEmpty()
+	out.SetName(m.Name)
+	out.SetUnit(m.Unit)
+	out.SetDescription(m.Description)
+	sum := out.SetEmptySum()
+	sum.SetIsMonotonic(true)
+	sum.SetAggregationTemporality(temporality)
+	sum.DataPoints().EnsureCapacity(points)
+	return sum.DataPoints()
+}
+
+func (m *Metric) appendPoint(to pmetric.NumberDataPointSlice, v flow.Volume, start, at time.Time) pcommon.Map {
+	dp := to.AppendEmpty()
+	dp.SetStartTimestamp(pcommon.NewTimestampFromTime(start))
+	dp.SetTimestamp(pcommon.NewTimestampFromTime(at))
+	dp.SetIntValue(int64(m.Value(v)))
+	return dp.Attributes()
+}
+
 // AppendFlowMetric adds a delta sum with a point per series that gained
-// something. It is made by hand because every point has its own start time,
-// which the generated builder cannot say.
-func AppendFlowMetric(to pmetric.MetricSlice, metric FlowMetric, points []aggregate.SeriesPoint, now time.Time) {
+// something. sampledFrom is how many packets each counted one stands for.
+func AppendFlowMetric(to pmetric.MetricSlice, metric Metric, points []aggregate.SeriesPoint, sampledFrom uint32, now time.Time) {
 	if len(points) == 0 {
 		return
 	}
-	m := to.AppendEmpty()
-	m.SetName(metric.Name)
-	m.SetUnit(metric.Unit)
-	m.SetDescription(metric.Description)
-	sum := m.SetEmptySum()
-	sum.SetIsMonotonic(true)
-	sum.SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
-	dps := sum.DataPoints()
-	dps.EnsureCapacity(len(points))
-	at := pcommon.NewTimestampFromTime(now)
+	dps := metric.appendTo(to, len(points), pmetric.AggregationTemporalityDelta)
 	for i := range points {
 		point := &points[i]
-		dp := dps.AppendEmpty()
-		dp.SetStartTimestamp(pcommon.NewTimestampFromTime(point.Start))
-		dp.SetTimestamp(at)
-		dp.SetIntValue(int64(metric.Value(point.Volume)))
-		seriesAttributes(&point.SeriesKey, dp.Attributes())
+		attrs := metric.appendPoint(dps, point.Volume, point.Start, now)
+		seriesAttributes(&point.SeriesKey, attrs)
+		if sampledFrom > 1 {
+			attrs.PutInt(netattr.FlowSamplingInterval, int64(sampledFrom))
+		}
 	}
 }
 
 func seriesAttributes(key *aggregate.SeriesKey, attrs pcommon.Map) {
-	attrs.EnsureCapacity(6)
+	attrs.EnsureCapacity(8)
 	if key.Source.IsValid() {
 		attrs.PutStr(netattr.SourceAddress, key.Source.String())
 		attrs.PutStr(netattr.DestinationAddress, key.Destination.String())
@@ -62,5 +73,39 @@ func seriesAttributes(key *aggregate.SeriesKey, attrs pcommon.Map) {
 	}
 	attrs.PutStr(netattr.NetworkTransport, key.Protocol.String())
 	attrs.PutStr(netattr.NetworkType, NetworkType(key.IPv6))
-	attrs.PutStr(netattr.NetworkInterfaceName, key.Interface)
+	if key.HasTunnelID {
+		attrs.PutInt(netattr.TunnelID, int64(key.TunnelID))
+	}
+	if key.Interface != "" {
+		attrs.PutStr(netattr.NetworkInterfaceName, key.Interface)
+		attrs.PutStr(netattr.ObservationDirection, key.Direction.String())
+	}
+}
+
+// AppendTunnelMetric adds a cumulative sum with a point per tunnel of one type.
+func AppendTunnelMetric(to pmetric.MetricSlice, metric Metric, kind flow.TunnelType, points []aggregate.TunnelPoint, now time.Time) {
+	n := 0
+	for i := range points {
+		if points[i].Type == kind {
+			n++
+		}
+	}
+	if n == 0 {
+		return
+	}
+	dps := metric.appendTo(to, n, pmetric.AggregationTemporalityCumulative)
+	for i := range points {
+		point := &points[i]
+		if point.Type != kind {
+			continue
+		}
+		attrs := metric.appendPoint(dps, point.Total, point.Start, now)
+		if point.HasID {
+			attrs.PutInt(netattr.TunnelID, int64(point.ID))
+		}
+		if point.Source.IsValid() {
+			attrs.PutStr(netattr.TunnelSourceAddress, point.Source.String())
+			attrs.PutStr(netattr.TunnelDestinationAddress, point.Destination.String())
+		}
+	}
 }

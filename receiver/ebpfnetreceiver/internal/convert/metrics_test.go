@@ -5,6 +5,7 @@ package convert
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/pdata/pmetric"
@@ -14,11 +15,11 @@ import (
 )
 
 var (
-	bytesMetric = FlowMetric{
+	bytesMetric = Metric{
 		Name: "netprobe.flow.bytes", Unit: "By", Description: "Bytes.",
 		Value: func(v flow.Volume) uint64 { return v.Bytes },
 	}
-	packetsMetric = FlowMetric{
+	packetsMetric = Metric{
 		Name: "netprobe.flow.packets", Unit: "{packet}", Description: "Packets.",
 		Value: func(v flow.Volume) uint64 { return v.Packets },
 	}
@@ -27,12 +28,17 @@ var (
 // points are all kinds of series, each with a start of its own.
 func points() []aggregate.SeriesPoint {
 	keys := []aggregate.SeriesKey{
-		{Source: source4, Destination: destination4, Interface: "eth0", Protocol: flow.TCP, Server: flow.DestinationSide, Port: 443},
-		{Source: destination4, Destination: source4, Interface: "eth0", Protocol: flow.TCP, Server: flow.SourceSide, Port: 443},
-		{Source: source6, Destination: destination6, Interface: "eth1", Protocol: flow.UDP, IPv6: true, Server: flow.DestinationSide},
-		{Source: source6, Destination: destination6, Interface: "eth1", Protocol: flow.ICMPv6, IPv6: true},
-		{Interface: "eth0", Protocol: flow.TCP},
-		{Interface: "eth1", Protocol: 253, IPv6: true},
+		{Source: source4, Destination: destination4, Protocol: flow.TCP, Server: flow.DestinationSide, Port: 443},
+		{Source: destination4, Destination: source4, Protocol: flow.TCP, Server: flow.SourceSide, Port: 443},
+		{Source: source6, Destination: destination6, Protocol: flow.UDP, IPv6: true, Server: flow.DestinationSide},
+		{Source: source6, Destination: destination6, Protocol: flow.ICMPv6, IPv6: true},
+		{Source: source4, Destination: destination4, Protocol: flow.TCP, Server: flow.DestinationSide, Port: 443, HasTunnelID: true}, // zero is a VNI
+		{Protocol: flow.TCP},
+		{Protocol: 253, IPv6: true},
+		// where every interface counts for itself
+		{Source: source4, Destination: destination4, Interface: "eth0", Protocol: flow.UDP, Server: flow.DestinationSide, Port: 53},
+		{Source: source4, Destination: destination4, Interface: "eth0", Direction: flow.Egress, Protocol: flow.UDP, Server: flow.DestinationSide, Port: 53},
+		{Interface: "eth1", Protocol: flow.TCP},
 	}
 	out := make([]aggregate.SeriesPoint, len(keys))
 	for i, key := range keys {
@@ -48,8 +54,8 @@ func points() []aggregate.SeriesPoint {
 func TestAppendFlowMetric(t *testing.T) {
 	md := pmetric.NewMetrics()
 	to := md.ResourceMetrics().AppendEmpty().ScopeMetrics().AppendEmpty().Metrics()
-	AppendFlowMetric(to, bytesMetric, points(), last)
-	AppendFlowMetric(to, packetsMetric, points(), last)
+	AppendFlowMetric(to, bytesMetric, points(), 1, last)
+	AppendFlowMetric(to, packetsMetric, points(), 1, last)
 	requireGoldenMetrics(t, "flows", md)
 
 	for i := range to.Len() {
@@ -59,9 +65,67 @@ func TestAppendFlowMetric(t *testing.T) {
 	}
 }
 
+// Samples say so; the values are estimates already.
+func TestAppendFlowMetricOfSamples(t *testing.T) {
+	to := pmetric.NewMetricSlice()
+	AppendFlowMetric(to, bytesMetric, points(), 100, last)
+	dps := to.At(0).Sum().DataPoints()
+	require.Equal(t, len(points()), dps.Len())
+	for i, dp := range dps.All() {
+		interval, ok := dp.Attributes().Get("netprobe.flow.sampling_interval")
+		require.True(t, ok)
+		require.Equal(t, int64(100), interval.Int())
+		require.Equal(t, int64(1000+i), dp.IntValue())
+	}
+}
+
+// tunnels are all kinds of them, each with a total and a start of its own.
+func tunnels() []aggregate.TunnelPoint {
+	all := []flow.Tunnel{
+		{Type: flow.VXLAN, Source: source4, Destination: destination4, ID: 1<<24 - 1, HasID: true},
+		{Type: flow.VXLAN, Source: destination4, Destination: source4, HasID: true}, // zero is a VNI
+		{Type: flow.Geneve, Source: source4, Destination: destination4, ID: 7, HasID: true},
+		{Type: flow.VXLAN, Source: source6, Destination: destination6, ID: 7, HasID: true},
+		{Type: flow.GRE, Source: source4, Destination: destination4},
+		{Type: flow.VXLAN}, // all that there was no room for
+		{Type: flow.VXLAN, ID: 7, HasID: true},
+	}
+	out := make([]aggregate.TunnelPoint, len(all))
+	for i, tunnel := range all {
+		out[i] = aggregate.TunnelPoint{
+			Tunnel: tunnel,
+			Total:  flow.Volume{Packets: uint64(1 + i), Bytes: uint64(1000 + i)},
+			Start:  first.Add(-(1 << i) * time.Second),
+		}
+	}
+	return out
+}
+
+func TestAppendTunnelMetric(t *testing.T) {
+	md := pmetric.NewMetrics()
+	to := md.ResourceMetrics().AppendEmpty().ScopeMetrics().AppendEmpty().Metrics()
+	AppendTunnelMetric(to, bytesMetric, flow.VXLAN, tunnels(), last)
+	AppendTunnelMetric(to, packetsMetric, flow.GRE, tunnels(), last)
+	requireGoldenMetrics(t, "tunnels", md)
+
+	for i := range to.Len() {
+		sum := to.At(i).Sum()
+		require.True(t, sum.IsMonotonic())
+		require.Equal(t, pmetric.AggregationTemporalityCumulative, sum.AggregationTemporality())
+	}
+}
+
+// A type of which there is none makes no metric, also where there are others.
+func TestAppendTunnelMetricWithoutPoints(t *testing.T) {
+	to := pmetric.NewMetricSlice()
+	AppendTunnelMetric(to, bytesMetric, flow.VXLAN, nil, last)
+	AppendTunnelMetric(to, bytesMetric, flow.IPIP, tunnels(), last)
+	require.Equal(t, 0, to.Len())
+}
+
 func TestAppendFlowMetricWithoutPoints(t *testing.T) {
 	to := pmetric.NewMetricSlice()
-	AppendFlowMetric(to, bytesMetric, nil, last)
+	AppendFlowMetric(to, bytesMetric, nil, 1, last)
 	require.Equal(t, 0, to.Len())
 }
 
@@ -72,7 +136,7 @@ func BenchmarkAppendFlowMetric(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		AppendFlowMetric(pmetric.NewMetricSlice(), bytesMetric, all, last)
+		AppendFlowMetric(pmetric.NewMetricSlice(), bytesMetric, all, 1, last)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(all)), "ns/point")
 }

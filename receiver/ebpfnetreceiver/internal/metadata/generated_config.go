@@ -206,6 +206,86 @@ func (ms *NetprobeInterfaceTxPacketsRateMetricConfig) Unmarshal(parser *confmap.
 	return nil
 }
 
+// NetprobeVxlanBytesMetricConfig provides config for the netprobe.vxlan.bytes metric.
+type NetprobeVxlanBytesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeVxlanBytesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeVxlanPacketsMetricConfig provides config for the netprobe.vxlan.packets metric.
+type NetprobeVxlanPacketsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeVxlanPacketsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeVxlanTunnelsActiveMetricConfig provides config for the netprobe.vxlan.tunnels.active metric.
+type NetprobeVxlanTunnelsActiveMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeVxlanTunnelsActiveMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeVxlanVniStatsMetricConfig provides config for the netprobe.vxlan.vni.stats metric.
+type NetprobeVxlanVniStatsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeVxlanVniStatsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // NetprobeXdpBytesMetricConfig provides config for the netprobe.xdp.bytes metric.
 type NetprobeXdpBytesMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -258,6 +338,10 @@ type MetricsConfig struct {
 	NetprobeInterfaceTxBytesRate   NetprobeInterfaceTxBytesRateMetricConfig   `mapstructure:"netprobe.interface.tx.bytes.rate"`
 	NetprobeInterfaceTxPackets     NetprobeInterfaceTxPacketsMetricConfig     `mapstructure:"netprobe.interface.tx.packets"`
 	NetprobeInterfaceTxPacketsRate NetprobeInterfaceTxPacketsRateMetricConfig `mapstructure:"netprobe.interface.tx.packets.rate"`
+	NetprobeVxlanBytes             NetprobeVxlanBytesMetricConfig             `mapstructure:"netprobe.vxlan.bytes"`
+	NetprobeVxlanPackets           NetprobeVxlanPacketsMetricConfig           `mapstructure:"netprobe.vxlan.packets"`
+	NetprobeVxlanTunnelsActive     NetprobeVxlanTunnelsActiveMetricConfig     `mapstructure:"netprobe.vxlan.tunnels.active"`
+	NetprobeVxlanVniStats          NetprobeVxlanVniStatsMetricConfig          `mapstructure:"netprobe.vxlan.vni.stats"`
 	NetprobeXdpBytes               NetprobeXdpBytesMetricConfig               `mapstructure:"netprobe.xdp.bytes"`
 	NetprobeXdpPackets             NetprobeXdpPacketsMetricConfig             `mapstructure:"netprobe.xdp.packets"`
 }
@@ -292,6 +376,18 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		NetprobeInterfaceTxPacketsRate: NetprobeInterfaceTxPacketsRateMetricConfig{
+			Enabled: true,
+		},
+		NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{
+			Enabled: true,
+		},
+		NetprobeVxlanPackets: NetprobeVxlanPacketsMetricConfig{
+			Enabled: true,
+		},
+		NetprobeVxlanTunnelsActive: NetprobeVxlanTunnelsActiveMetricConfig{
+			Enabled: true,
+		},
+		NetprobeVxlanVniStats: NetprobeVxlanVniStatsMetricConfig{
 			Enabled: true,
 		},
 		NetprobeXdpBytes: NetprobeXdpBytesMetricConfig{

@@ -56,6 +56,18 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetprobeInterfaceTxPacketsRate: NetprobeInterfaceTxPacketsRateMetricConfig{
 						Enabled: true,
 					},
+					NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{
+						Enabled: true,
+					},
+					NetprobeVxlanPackets: NetprobeVxlanPacketsMetricConfig{
+						Enabled: true,
+					},
+					NetprobeVxlanTunnelsActive: NetprobeVxlanTunnelsActiveMetricConfig{
+						Enabled: true,
+					},
+					NetprobeVxlanVniStats: NetprobeVxlanVniStatsMetricConfig{
+						Enabled: true,
+					},
 					NetprobeXdpBytes: NetprobeXdpBytesMetricConfig{
 						Enabled: true,
 					},
@@ -99,6 +111,18 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetprobeInterfaceTxPacketsRate: NetprobeInterfaceTxPacketsRateMetricConfig{
 						Enabled: false,
 					},
+					NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{
+						Enabled: false,
+					},
+					NetprobeVxlanPackets: NetprobeVxlanPacketsMetricConfig{
+						Enabled: false,
+					},
+					NetprobeVxlanTunnelsActive: NetprobeVxlanTunnelsActiveMetricConfig{
+						Enabled: false,
+					},
+					NetprobeVxlanVniStats: NetprobeVxlanVniStatsMetricConfig{
+						Enabled: false,
+					},
 					NetprobeXdpBytes: NetprobeXdpBytesMetricConfig{
 						Enabled: false,
 					},
@@ -112,7 +136,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

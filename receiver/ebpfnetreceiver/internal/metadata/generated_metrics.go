@@ -18,6 +18,32 @@ const (
 	AggregationStrategyMax = "max"
 )
 
+// AttributeNetprobeObservationDirection specifies the value netprobe.observation.direction attribute.
+type AttributeNetprobeObservationDirection int
+
+const (
+	_ AttributeNetprobeObservationDirection = iota
+	AttributeNetprobeObservationDirectionIngress
+	AttributeNetprobeObservationDirectionEgress
+)
+
+// String returns the string representation of the AttributeNetprobeObservationDirection.
+func (av AttributeNetprobeObservationDirection) String() string {
+	switch av {
+	case AttributeNetprobeObservationDirectionIngress:
+		return "ingress"
+	case AttributeNetprobeObservationDirectionEgress:
+		return "egress"
+	}
+	return ""
+}
+
+// MapAttributeNetprobeObservationDirection is a helper map of string to AttributeNetprobeObservationDirection attribute value.
+var MapAttributeNetprobeObservationDirection = map[string]AttributeNetprobeObservationDirection{
+	"ingress": AttributeNetprobeObservationDirectionIngress,
+	"egress":  AttributeNetprobeObservationDirectionEgress,
+}
+
 // AttributeNetprobeXdpOutcome specifies the value netprobe.xdp.outcome attribute.
 type AttributeNetprobeXdpOutcome int
 
@@ -77,11 +103,11 @@ var MapAttributeNetworkType = map[string]AttributeNetworkType{
 var MetricsInfo = metricsInfo{
 	NetprobeFlowBytes: metricInfo{
 		Name:       "netprobe.flow.bytes",
-		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "network.interface.name"},
+		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "netprobe.flow.sampling_interval", "network.interface.name", "netprobe.observation.direction"},
 	},
 	NetprobeFlowPackets: metricInfo{
 		Name:       "netprobe.flow.packets",
-		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "network.interface.name"},
+		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "netprobe.flow.sampling_interval", "network.interface.name", "netprobe.observation.direction"},
 	},
 	NetprobeInterfaceRxBytes: metricInfo{
 		Name:       "netprobe.interface.rx.bytes",
@@ -115,6 +141,21 @@ var MetricsInfo = metricsInfo{
 		Name:       "netprobe.interface.tx.packets.rate",
 		Attributes: []string{"network.interface.name"},
 	},
+	NetprobeVxlanBytes: metricInfo{
+		Name:       "netprobe.vxlan.bytes",
+		Attributes: []string{"netprobe.tunnel.id", "netprobe.tunnel.source.address", "netprobe.tunnel.destination.address"},
+	},
+	NetprobeVxlanPackets: metricInfo{
+		Name:       "netprobe.vxlan.packets",
+		Attributes: []string{"netprobe.tunnel.id", "netprobe.tunnel.source.address", "netprobe.tunnel.destination.address"},
+	},
+	NetprobeVxlanTunnelsActive: metricInfo{
+		Name: "netprobe.vxlan.tunnels.active",
+	},
+	NetprobeVxlanVniStats: metricInfo{
+		Name:       "netprobe.vxlan.vni.stats",
+		Attributes: []string{"netprobe.tunnel.id"},
+	},
 	NetprobeXdpBytes: metricInfo{
 		Name:       "netprobe.xdp.bytes",
 		Attributes: []string{"network.interface.name", "netprobe.xdp.outcome"},
@@ -136,6 +177,10 @@ type metricsInfo struct {
 	NetprobeInterfaceTxBytesRate   metricInfo
 	NetprobeInterfaceTxPackets     metricInfo
 	NetprobeInterfaceTxPacketsRate metricInfo
+	NetprobeVxlanBytes             metricInfo
+	NetprobeVxlanPackets           metricInfo
+	NetprobeVxlanTunnelsActive     metricInfo
+	NetprobeVxlanVniStats          metricInfo
 	NetprobeXdpBytes               metricInfo
 	NetprobeXdpPackets             metricInfo
 }
@@ -154,7 +199,7 @@ type metricNetprobeFlowBytes struct {
 // init fills netprobe.flow.bytes metric with initial data.
 func (m *metricNetprobeFlowBytes) init() {
 	m.data.SetName("netprobe.flow.bytes")
-	m.data.SetDescription("Bytes sent from source to destination, link-layer headers included, as segments on the wire. Client ports are folded, so one of the two ports at most is present. Delta.")
+	m.data.SetDescription("Bytes sent from source to destination, link-layer headers included, as segments on the wire; in a tunnel those of the frame inside. Each packet counts once, whatever number of interfaces it crosses. Interface and direction are only there where flows::per_interface is set. Client ports are folded, so one of the two ports at most is present. Delta.")
 	m.data.SetUnit("By")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(true)
@@ -162,7 +207,7 @@ func (m *metricNetprobeFlowBytes) init() {
 	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
 }
 
-func (m *metricNetprobeFlowBytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, networkInterfaceNameAttributeValue string) {
+func (m *metricNetprobeFlowBytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue string) {
 	if !m.config.Enabled {
 		return
 	}
@@ -176,7 +221,10 @@ func (m *metricNetprobeFlowBytes) recordDataPoint(start pcommon.Timestamp, ts pc
 	dp.Attributes().PutInt("destination.port", destinationPortAttributeValue)
 	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
 	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutInt("netprobe.tunnel.id", netprobeTunnelIDAttributeValue)
+	dp.Attributes().PutInt("netprobe.flow.sampling_interval", netprobeFlowSamplingIntervalAttributeValue)
 	dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
+	dp.Attributes().PutStr("netprobe.observation.direction", netprobeObservationDirectionAttributeValue)
 }
 
 // updateCapacity saves max length of data point slices that will be used for the slice capacity.
@@ -214,7 +262,7 @@ type metricNetprobeFlowPackets struct {
 // init fills netprobe.flow.packets metric with initial data.
 func (m *metricNetprobeFlowPackets) init() {
 	m.data.SetName("netprobe.flow.packets")
-	m.data.SetDescription("Packets sent from source to destination, as segments on the wire. Client ports are folded, so one of the two ports at most is present. Delta.")
+	m.data.SetDescription("Packets sent from source to destination, as segments on the wire. Each counts once, whatever number of interfaces it crosses. Interface and direction are only there where flows::per_interface is set. Client ports are folded, so one of the two ports at most is present. Delta.")
 	m.data.SetUnit("{packet}")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(true)
@@ -222,7 +270,7 @@ func (m *metricNetprobeFlowPackets) init() {
 	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
 }
 
-func (m *metricNetprobeFlowPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, networkInterfaceNameAttributeValue string) {
+func (m *metricNetprobeFlowPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue string) {
 	if !m.config.Enabled {
 		return
 	}
@@ -236,7 +284,10 @@ func (m *metricNetprobeFlowPackets) recordDataPoint(start pcommon.Timestamp, ts 
 	dp.Attributes().PutInt("destination.port", destinationPortAttributeValue)
 	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
 	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutInt("netprobe.tunnel.id", netprobeTunnelIDAttributeValue)
+	dp.Attributes().PutInt("netprobe.flow.sampling_interval", netprobeFlowSamplingIntervalAttributeValue)
 	dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
+	dp.Attributes().PutStr("netprobe.observation.direction", netprobeObservationDirectionAttributeValue)
 }
 
 // updateCapacity saves max length of data point slices that will be used for the slice capacity.
@@ -689,6 +740,224 @@ func newMetricNetprobeInterfaceTxPacketsRate(cfg NetprobeInterfaceTxPacketsRateM
 	return m
 }
 
+type metricNetprobeVxlanBytes struct {
+	data     pmetric.Metric                 // data buffer for generated metric.
+	config   NetprobeVxlanBytesMetricConfig // metric config provided by user.
+	capacity int                            // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.vxlan.bytes metric with initial data.
+func (m *metricNetprobeVxlanBytes) init() {
+	m.data.SetName("netprobe.vxlan.bytes")
+	m.data.SetDescription("Bytes of VXLAN frames on the underlay, outer headers included, by network and pair of end points. Tunnels beyond tunnels::max_entries are one series without end points.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeVxlanBytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, netprobeTunnelIDAttributeValue int64, netprobeTunnelSourceAddressAttributeValue string, netprobeTunnelDestinationAddressAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutInt("netprobe.tunnel.id", netprobeTunnelIDAttributeValue)
+	dp.Attributes().PutStr("netprobe.tunnel.source.address", netprobeTunnelSourceAddressAttributeValue)
+	dp.Attributes().PutStr("netprobe.tunnel.destination.address", netprobeTunnelDestinationAddressAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeVxlanBytes) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeVxlanBytes) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeVxlanBytes(cfg NetprobeVxlanBytesMetricConfig) metricNetprobeVxlanBytes {
+	m := metricNetprobeVxlanBytes{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeVxlanPackets struct {
+	data     pmetric.Metric                   // data buffer for generated metric.
+	config   NetprobeVxlanPacketsMetricConfig // metric config provided by user.
+	capacity int                              // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.vxlan.packets metric with initial data.
+func (m *metricNetprobeVxlanPackets) init() {
+	m.data.SetName("netprobe.vxlan.packets")
+	m.data.SetDescription("VXLAN frames on the underlay, by network and pair of end points. Tunnels beyond tunnels::max_entries are one series without end points.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeVxlanPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, netprobeTunnelIDAttributeValue int64, netprobeTunnelSourceAddressAttributeValue string, netprobeTunnelDestinationAddressAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutInt("netprobe.tunnel.id", netprobeTunnelIDAttributeValue)
+	dp.Attributes().PutStr("netprobe.tunnel.source.address", netprobeTunnelSourceAddressAttributeValue)
+	dp.Attributes().PutStr("netprobe.tunnel.destination.address", netprobeTunnelDestinationAddressAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeVxlanPackets) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeVxlanPackets) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeVxlanPackets(cfg NetprobeVxlanPacketsMetricConfig) metricNetprobeVxlanPackets {
+	m := metricNetprobeVxlanPackets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeVxlanTunnelsActive struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   NetprobeVxlanTunnelsActiveMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.vxlan.tunnels.active metric with initial data.
+func (m *metricNetprobeVxlanTunnelsActive) init() {
+	m.data.SetName("netprobe.vxlan.tunnels.active")
+	m.data.SetDescription("Pairs of VXLAN end points with packets within tunnels::idle_timeout.")
+	m.data.SetUnit("{tunnel}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(false)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNetprobeVxlanTunnelsActive) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeVxlanTunnelsActive) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeVxlanTunnelsActive) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeVxlanTunnelsActive(cfg NetprobeVxlanTunnelsActiveMetricConfig) metricNetprobeVxlanTunnelsActive {
+	m := metricNetprobeVxlanTunnelsActive{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeVxlanVniStats struct {
+	data     pmetric.Metric                    // data buffer for generated metric.
+	config   NetprobeVxlanVniStatsMetricConfig // metric config provided by user.
+	capacity int                               // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.vxlan.vni.stats metric with initial data.
+func (m *metricNetprobeVxlanVniStats) init() {
+	m.data.SetName("netprobe.vxlan.vni.stats")
+	m.data.SetDescription("Bytes of VXLAN frames on the underlay, outer headers included, by network.")
+	m.data.SetUnit("{By}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeVxlanVniStats) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, netprobeTunnelIDAttributeValue int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutInt("netprobe.tunnel.id", netprobeTunnelIDAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeVxlanVniStats) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeVxlanVniStats) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeVxlanVniStats(cfg NetprobeVxlanVniStatsMetricConfig) metricNetprobeVxlanVniStats {
+	m := metricNetprobeVxlanVniStats{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricNetprobeXdpBytes struct {
 	data     pmetric.Metric               // data buffer for generated metric.
 	config   NetprobeXdpBytesMetricConfig // metric config provided by user.
@@ -817,6 +1086,10 @@ type MetricsBuilder struct {
 	metricNetprobeInterfaceTxBytesRate   metricNetprobeInterfaceTxBytesRate
 	metricNetprobeInterfaceTxPackets     metricNetprobeInterfaceTxPackets
 	metricNetprobeInterfaceTxPacketsRate metricNetprobeInterfaceTxPacketsRate
+	metricNetprobeVxlanBytes             metricNetprobeVxlanBytes
+	metricNetprobeVxlanPackets           metricNetprobeVxlanPackets
+	metricNetprobeVxlanTunnelsActive     metricNetprobeVxlanTunnelsActive
+	metricNetprobeVxlanVniStats          metricNetprobeVxlanVniStats
 	metricNetprobeXdpBytes               metricNetprobeXdpBytes
 	metricNetprobeXdpPackets             metricNetprobeXdpPackets
 }
@@ -854,6 +1127,10 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricNetprobeInterfaceTxBytesRate:   newMetricNetprobeInterfaceTxBytesRate(mbc.Metrics.NetprobeInterfaceTxBytesRate),
 		metricNetprobeInterfaceTxPackets:     newMetricNetprobeInterfaceTxPackets(mbc.Metrics.NetprobeInterfaceTxPackets),
 		metricNetprobeInterfaceTxPacketsRate: newMetricNetprobeInterfaceTxPacketsRate(mbc.Metrics.NetprobeInterfaceTxPacketsRate),
+		metricNetprobeVxlanBytes:             newMetricNetprobeVxlanBytes(mbc.Metrics.NetprobeVxlanBytes),
+		metricNetprobeVxlanPackets:           newMetricNetprobeVxlanPackets(mbc.Metrics.NetprobeVxlanPackets),
+		metricNetprobeVxlanTunnelsActive:     newMetricNetprobeVxlanTunnelsActive(mbc.Metrics.NetprobeVxlanTunnelsActive),
+		metricNetprobeVxlanVniStats:          newMetricNetprobeVxlanVniStats(mbc.Metrics.NetprobeVxlanVniStats),
 		metricNetprobeXdpBytes:               newMetricNetprobeXdpBytes(mbc.Metrics.NetprobeXdpBytes),
 		metricNetprobeXdpPackets:             newMetricNetprobeXdpPackets(mbc.Metrics.NetprobeXdpPackets),
 	}
@@ -932,6 +1209,10 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricNetprobeInterfaceTxBytesRate.emit(ils.Metrics())
 	mb.metricNetprobeInterfaceTxPackets.emit(ils.Metrics())
 	mb.metricNetprobeInterfaceTxPacketsRate.emit(ils.Metrics())
+	mb.metricNetprobeVxlanBytes.emit(ils.Metrics())
+	mb.metricNetprobeVxlanPackets.emit(ils.Metrics())
+	mb.metricNetprobeVxlanTunnelsActive.emit(ils.Metrics())
+	mb.metricNetprobeVxlanVniStats.emit(ils.Metrics())
 	mb.metricNetprobeXdpBytes.emit(ils.Metrics())
 	mb.metricNetprobeXdpPackets.emit(ils.Metrics())
 
@@ -956,13 +1237,13 @@ func (mb *MetricsBuilder) Emit(options ...ResourceMetricsOption) pmetric.Metrics
 }
 
 // RecordNetprobeFlowBytesDataPoint adds a data point to netprobe.flow.bytes metric.
-func (mb *MetricsBuilder) RecordNetprobeFlowBytesDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, networkInterfaceNameAttributeValue string) {
-	mb.metricNetprobeFlowBytes.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), networkInterfaceNameAttributeValue)
+func (mb *MetricsBuilder) RecordNetprobeFlowBytesDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection) {
+	mb.metricNetprobeFlowBytes.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), netprobeTunnelIDAttributeValue, netprobeFlowSamplingIntervalAttributeValue, networkInterfaceNameAttributeValue, netprobeObservationDirectionAttributeValue.String())
 }
 
 // RecordNetprobeFlowPacketsDataPoint adds a data point to netprobe.flow.packets metric.
-func (mb *MetricsBuilder) RecordNetprobeFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, networkInterfaceNameAttributeValue string) {
-	mb.metricNetprobeFlowPackets.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), networkInterfaceNameAttributeValue)
+func (mb *MetricsBuilder) RecordNetprobeFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection) {
+	mb.metricNetprobeFlowPackets.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), netprobeTunnelIDAttributeValue, netprobeFlowSamplingIntervalAttributeValue, networkInterfaceNameAttributeValue, netprobeObservationDirectionAttributeValue.String())
 }
 
 // RecordNetprobeInterfaceRxBytesDataPoint adds a data point to netprobe.interface.rx.bytes metric.
@@ -1003,6 +1284,26 @@ func (mb *MetricsBuilder) RecordNetprobeInterfaceTxPacketsDataPoint(ts pcommon.T
 // RecordNetprobeInterfaceTxPacketsRateDataPoint adds a data point to netprobe.interface.tx.packets.rate metric.
 func (mb *MetricsBuilder) RecordNetprobeInterfaceTxPacketsRateDataPoint(ts pcommon.Timestamp, val float64, networkInterfaceNameAttributeValue string) {
 	mb.metricNetprobeInterfaceTxPacketsRate.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue)
+}
+
+// RecordNetprobeVxlanBytesDataPoint adds a data point to netprobe.vxlan.bytes metric.
+func (mb *MetricsBuilder) RecordNetprobeVxlanBytesDataPoint(ts pcommon.Timestamp, val int64, netprobeTunnelIDAttributeValue int64, netprobeTunnelSourceAddressAttributeValue string, netprobeTunnelDestinationAddressAttributeValue string) {
+	mb.metricNetprobeVxlanBytes.recordDataPoint(mb.startTime, ts, val, netprobeTunnelIDAttributeValue, netprobeTunnelSourceAddressAttributeValue, netprobeTunnelDestinationAddressAttributeValue)
+}
+
+// RecordNetprobeVxlanPacketsDataPoint adds a data point to netprobe.vxlan.packets metric.
+func (mb *MetricsBuilder) RecordNetprobeVxlanPacketsDataPoint(ts pcommon.Timestamp, val int64, netprobeTunnelIDAttributeValue int64, netprobeTunnelSourceAddressAttributeValue string, netprobeTunnelDestinationAddressAttributeValue string) {
+	mb.metricNetprobeVxlanPackets.recordDataPoint(mb.startTime, ts, val, netprobeTunnelIDAttributeValue, netprobeTunnelSourceAddressAttributeValue, netprobeTunnelDestinationAddressAttributeValue)
+}
+
+// RecordNetprobeVxlanTunnelsActiveDataPoint adds a data point to netprobe.vxlan.tunnels.active metric.
+func (mb *MetricsBuilder) RecordNetprobeVxlanTunnelsActiveDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNetprobeVxlanTunnelsActive.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNetprobeVxlanVniStatsDataPoint adds a data point to netprobe.vxlan.vni.stats metric.
+func (mb *MetricsBuilder) RecordNetprobeVxlanVniStatsDataPoint(ts pcommon.Timestamp, val int64, netprobeTunnelIDAttributeValue int64) {
+	mb.metricNetprobeVxlanVniStats.recordDataPoint(mb.startTime, ts, val, netprobeTunnelIDAttributeValue)
 }
 
 // RecordNetprobeXdpBytesDataPoint adds a data point to netprobe.xdp.bytes metric.

@@ -59,10 +59,10 @@ func TestMetricsBuilder(t *testing.T) {
 			allMetricsCount := 0
 			defaultMetricsCount++
 			allMetricsCount++
-			mb.RecordNetprobeFlowBytesDataPoint(ts, 1, "source.address-val", 11, "destination.address-val", 16, "network.transport-val", AttributeNetworkTypeIpv4, "network.interface.name-val")
+			mb.RecordNetprobeFlowBytesDataPoint(ts, 1, "source.address-val", 11, "destination.address-val", 16, "network.transport-val", AttributeNetworkTypeIpv4, 18, 31, "network.interface.name-val", AttributeNetprobeObservationDirectionIngress)
 			defaultMetricsCount++
 			allMetricsCount++
-			mb.RecordNetprobeFlowPacketsDataPoint(ts, 1, "source.address-val", 11, "destination.address-val", 16, "network.transport-val", AttributeNetworkTypeIpv4, "network.interface.name-val")
+			mb.RecordNetprobeFlowPacketsDataPoint(ts, 1, "source.address-val", 11, "destination.address-val", 16, "network.transport-val", AttributeNetworkTypeIpv4, 18, 31, "network.interface.name-val", AttributeNetprobeObservationDirectionIngress)
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordNetprobeInterfaceRxBytesDataPoint(ts, 1, "network.interface.name-val")
@@ -87,6 +87,18 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordNetprobeInterfaceTxPacketsRateDataPoint(ts, 1, "network.interface.name-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeVxlanBytesDataPoint(ts, 1, 18, "netprobe.tunnel.source.address-val", "netprobe.tunnel.destination.address-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeVxlanPacketsDataPoint(ts, 1, 18, "netprobe.tunnel.source.address-val", "netprobe.tunnel.destination.address-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeVxlanTunnelsActiveDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeVxlanVniStatsDataPoint(ts, 1, 18)
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordNetprobeXdpBytesDataPoint(ts, 1, "network.interface.name-val", AttributeNetprobeXdpOutcomeOk)
@@ -127,7 +139,7 @@ func TestMetricsBuilder(t *testing.T) {
 					validatedMetrics["netprobe.flow.bytes"] = true
 					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-					assert.Equal(t, "Bytes sent from source to destination, link-layer headers included, as segments on the wire. Client ports are folded, so one of the two ports at most is present. Delta.", mi.Description())
+					assert.Equal(t, "Bytes sent from source to destination, link-layer headers included, as segments on the wire; in a tunnel those of the frame inside. Each packet counts once, whatever number of interfaces it crosses. Interface and direction are only there where flows::per_interface is set. Client ports are folded, so one of the two ports at most is present. Delta.", mi.Description())
 					assert.Equal(t, "By", mi.Unit())
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityDelta, mi.Sum().AggregationTemporality())
@@ -154,15 +166,24 @@ func TestMetricsBuilder(t *testing.T) {
 					networkTypeAttrVal, ok := dp.Attributes().Get("network.type")
 					assert.True(t, ok)
 					assert.Equal(t, "ipv4", networkTypeAttrVal.Str())
+					netprobeTunnelIDAttrVal, ok := dp.Attributes().Get("netprobe.tunnel.id")
+					assert.True(t, ok)
+					assert.EqualValues(t, 18, netprobeTunnelIDAttrVal.Int())
+					netprobeFlowSamplingIntervalAttrVal, ok := dp.Attributes().Get("netprobe.flow.sampling_interval")
+					assert.True(t, ok)
+					assert.EqualValues(t, 31, netprobeFlowSamplingIntervalAttrVal.Int())
 					networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
 					assert.True(t, ok)
 					assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
+					netprobeObservationDirectionAttrVal, ok := dp.Attributes().Get("netprobe.observation.direction")
+					assert.True(t, ok)
+					assert.Equal(t, "ingress", netprobeObservationDirectionAttrVal.Str())
 				case "netprobe.flow.packets":
 					assert.False(t, validatedMetrics["netprobe.flow.packets"], "Found a duplicate in the metrics slice: netprobe.flow.packets")
 					validatedMetrics["netprobe.flow.packets"] = true
 					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
-					assert.Equal(t, "Packets sent from source to destination, as segments on the wire. Client ports are folded, so one of the two ports at most is present. Delta.", mi.Description())
+					assert.Equal(t, "Packets sent from source to destination, as segments on the wire. Each counts once, whatever number of interfaces it crosses. Interface and direction are only there where flows::per_interface is set. Client ports are folded, so one of the two ports at most is present. Delta.", mi.Description())
 					assert.Equal(t, "{packet}", mi.Unit())
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityDelta, mi.Sum().AggregationTemporality())
@@ -189,9 +210,18 @@ func TestMetricsBuilder(t *testing.T) {
 					networkTypeAttrVal, ok := dp.Attributes().Get("network.type")
 					assert.True(t, ok)
 					assert.Equal(t, "ipv4", networkTypeAttrVal.Str())
+					netprobeTunnelIDAttrVal, ok := dp.Attributes().Get("netprobe.tunnel.id")
+					assert.True(t, ok)
+					assert.EqualValues(t, 18, netprobeTunnelIDAttrVal.Int())
+					netprobeFlowSamplingIntervalAttrVal, ok := dp.Attributes().Get("netprobe.flow.sampling_interval")
+					assert.True(t, ok)
+					assert.EqualValues(t, 31, netprobeFlowSamplingIntervalAttrVal.Int())
 					networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
 					assert.True(t, ok)
 					assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
+					netprobeObservationDirectionAttrVal, ok := dp.Attributes().Get("netprobe.observation.direction")
+					assert.True(t, ok)
+					assert.Equal(t, "ingress", netprobeObservationDirectionAttrVal.Str())
 				case "netprobe.interface.rx.bytes":
 					assert.False(t, validatedMetrics["netprobe.interface.rx.bytes"], "Found a duplicate in the metrics slice: netprobe.interface.rx.bytes")
 					validatedMetrics["netprobe.interface.rx.bytes"] = true
@@ -320,6 +350,83 @@ func TestMetricsBuilder(t *testing.T) {
 					networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
 					assert.True(t, ok)
 					assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
+				case "netprobe.vxlan.bytes":
+					assert.False(t, validatedMetrics["netprobe.vxlan.bytes"], "Found a duplicate in the metrics slice: netprobe.vxlan.bytes")
+					validatedMetrics["netprobe.vxlan.bytes"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes of VXLAN frames on the underlay, outer headers included, by network and pair of end points. Tunnels beyond tunnels::max_entries are one series without end points.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					netprobeTunnelIDAttrVal, ok := dp.Attributes().Get("netprobe.tunnel.id")
+					assert.True(t, ok)
+					assert.EqualValues(t, 18, netprobeTunnelIDAttrVal.Int())
+					netprobeTunnelSourceAddressAttrVal, ok := dp.Attributes().Get("netprobe.tunnel.source.address")
+					assert.True(t, ok)
+					assert.Equal(t, "netprobe.tunnel.source.address-val", netprobeTunnelSourceAddressAttrVal.Str())
+					netprobeTunnelDestinationAddressAttrVal, ok := dp.Attributes().Get("netprobe.tunnel.destination.address")
+					assert.True(t, ok)
+					assert.Equal(t, "netprobe.tunnel.destination.address-val", netprobeTunnelDestinationAddressAttrVal.Str())
+				case "netprobe.vxlan.packets":
+					assert.False(t, validatedMetrics["netprobe.vxlan.packets"], "Found a duplicate in the metrics slice: netprobe.vxlan.packets")
+					validatedMetrics["netprobe.vxlan.packets"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "VXLAN frames on the underlay, by network and pair of end points. Tunnels beyond tunnels::max_entries are one series without end points.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					netprobeTunnelIDAttrVal, ok := dp.Attributes().Get("netprobe.tunnel.id")
+					assert.True(t, ok)
+					assert.EqualValues(t, 18, netprobeTunnelIDAttrVal.Int())
+					netprobeTunnelSourceAddressAttrVal, ok := dp.Attributes().Get("netprobe.tunnel.source.address")
+					assert.True(t, ok)
+					assert.Equal(t, "netprobe.tunnel.source.address-val", netprobeTunnelSourceAddressAttrVal.Str())
+					netprobeTunnelDestinationAddressAttrVal, ok := dp.Attributes().Get("netprobe.tunnel.destination.address")
+					assert.True(t, ok)
+					assert.Equal(t, "netprobe.tunnel.destination.address-val", netprobeTunnelDestinationAddressAttrVal.Str())
+				case "netprobe.vxlan.tunnels.active":
+					assert.False(t, validatedMetrics["netprobe.vxlan.tunnels.active"], "Found a duplicate in the metrics slice: netprobe.vxlan.tunnels.active")
+					validatedMetrics["netprobe.vxlan.tunnels.active"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Pairs of VXLAN end points with packets within tunnels::idle_timeout.", mi.Description())
+					assert.Equal(t, "{tunnel}", mi.Unit())
+					assert.False(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "netprobe.vxlan.vni.stats":
+					assert.False(t, validatedMetrics["netprobe.vxlan.vni.stats"], "Found a duplicate in the metrics slice: netprobe.vxlan.vni.stats")
+					validatedMetrics["netprobe.vxlan.vni.stats"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes of VXLAN frames on the underlay, outer headers included, by network.", mi.Description())
+					assert.Equal(t, "{By}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					netprobeTunnelIDAttrVal, ok := dp.Attributes().Get("netprobe.tunnel.id")
+					assert.True(t, ok)
+					assert.EqualValues(t, 18, netprobeTunnelIDAttrVal.Int())
 				case "netprobe.xdp.bytes":
 					assert.False(t, validatedMetrics["netprobe.xdp.bytes"], "Found a duplicate in the metrics slice: netprobe.xdp.bytes")
 					validatedMetrics["netprobe.xdp.bytes"] = true

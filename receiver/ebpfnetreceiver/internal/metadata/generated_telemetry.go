@@ -23,18 +23,22 @@ func Tracer(settings component.TelemetrySettings) trace.Tracer {
 // TelemetryBuilder provides an interface for components to report telemetry
 // as defined in metadata and user config.
 type TelemetryBuilder struct {
-	meter                           metric.Meter
-	mu                              sync.Mutex
-	registrations                   []metric.Registration
-	ReceiverEbpfnetFlowEntries      metric.Int64Gauge
-	ReceiverEbpfnetFlowOverflowed   metric.Int64Counter
-	ReceiverEbpfnetFlowSeries       metric.Int64Gauge
-	ReceiverEbpfnetFlowSeriesFolded metric.Int64Counter
-	ReceiverEbpfnetLostBytes        metric.Int64Counter
-	ReceiverEbpfnetLostPackets      metric.Int64Counter
-	ReceiverEbpfnetParsedBytes      metric.Int64Counter
-	ReceiverEbpfnetParsedPackets    metric.Int64Counter
-	ReceiverEbpfnetPrograms         metric.Int64Gauge
+	meter                             metric.Meter
+	mu                                sync.Mutex
+	registrations                     []metric.Registration
+	ReceiverEbpfnetBytes              metric.Int64Counter
+	ReceiverEbpfnetFlowEntries        metric.Int64Gauge
+	ReceiverEbpfnetFlowOverflowed     metric.Int64Counter
+	ReceiverEbpfnetFlowSeries         metric.Int64Gauge
+	ReceiverEbpfnetFlowSeriesFolded   metric.Int64Counter
+	ReceiverEbpfnetInterfaceUncounted metric.Int64Counter
+	ReceiverEbpfnetNatEntries         metric.Int64Gauge
+	ReceiverEbpfnetNatMissed          metric.Int64Counter
+	ReceiverEbpfnetPackets            metric.Int64Counter
+	ReceiverEbpfnetParsedBytes        metric.Int64Counter
+	ReceiverEbpfnetParsedPackets      metric.Int64Counter
+	ReceiverEbpfnetPrograms           metric.Int64Gauge
+	ReceiverEbpfnetTunnelRefused      metric.Int64Counter
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -66,6 +70,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	}
 	builder.meter = Meter(settings)
 	var err, errs error
+	builder.ReceiverEbpfnetBytes, err = builder.meter.Int64Counter(
+		"otelcol_receiver.ebpfnet.bytes",
+		metric.WithDescription("Bytes of the packets in receiver.ebpfnet.packets, tunnel headers included. [Development]"),
+		metric.WithUnit("By"),
+	)
+	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfnetFlowEntries, err = builder.meter.Int64Gauge(
 		"otelcol_receiver.ebpfnet.flow.entries",
 		metric.WithDescription("Entries that the flow map held when it was last drained. [Development]"),
@@ -90,15 +100,27 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)
-	builder.ReceiverEbpfnetLostBytes, err = builder.meter.Int64Counter(
-		"otelcol_receiver.ebpfnet.lost.bytes",
-		metric.WithDescription("Bytes of the packets that could not be recorded, by cause. [Development]"),
-		metric.WithUnit("By"),
+	builder.ReceiverEbpfnetInterfaceUncounted, err = builder.meter.Int64Counter(
+		"otelcol_receiver.ebpfnet.interface.uncounted",
+		metric.WithDescription("Packets of interfaces that had no counters at that moment, by hook. Interface counters miss them, flows do not. [Development]"),
+		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)
-	builder.ReceiverEbpfnetLostPackets, err = builder.meter.Int64Counter(
-		"otelcol_receiver.ebpfnet.lost.packets",
-		metric.WithDescription("Packets that could not be recorded, by cause. [Development]"),
+	builder.ReceiverEbpfnetNatEntries, err = builder.meter.Int64Gauge(
+		"otelcol_receiver.ebpfnet.nat.entries",
+		metric.WithDescription("Translated connections that are known. [Development]"),
+		metric.WithUnit("{entry}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetNatMissed, err = builder.meter.Int64Counter(
+		"otelcol_receiver.ebpfnet.nat.missed",
+		metric.WithDescription("Translated connections that found no room, and times that the kernel had more news of them than could be read; a reading of the whole table follows those. [Development]"),
+		metric.WithUnit("{event}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetPackets, err = builder.meter.Int64Counter(
+		"otelcol_receiver.ebpfnet.packets",
+		metric.WithDescription("The ledger. What became of every packet, by hook, outcome and cause; seen is the sum of the others, but for what is on its way. [Development]"),
 		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)
@@ -118,6 +140,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver.ebpfnet.programs",
 		metric.WithDescription("Interfaces that a program is attached to, by hook, by the mode used and by why a better one was not. [Development]"),
 		metric.WithUnit("{interface}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetTunnelRefused, err = builder.meter.Int64Counter(
+		"otelcol_receiver.ebpfnet.tunnel.refused",
+		metric.WithDescription("Packets that look like a tunnel's and were not opened, by reason. They count as the flow that their outer headers say. [Development]"),
+		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)
 	return &builder, errs

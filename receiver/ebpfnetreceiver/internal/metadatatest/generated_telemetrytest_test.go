@@ -19,15 +19,22 @@ func TestSetupTelemetry(t *testing.T) {
 	tb, err := metadata.NewTelemetryBuilder(testTel.NewTelemetrySettings())
 	require.NoError(t, err)
 	defer tb.Shutdown()
+	tb.ReceiverEbpfnetBytes.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowEntries.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowOverflowed.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowSeries.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowSeriesFolded.Add(context.Background(), 1)
-	tb.ReceiverEbpfnetLostBytes.Add(context.Background(), 1)
-	tb.ReceiverEbpfnetLostPackets.Add(context.Background(), 1)
+	tb.ReceiverEbpfnetInterfaceUncounted.Add(context.Background(), 1)
+	tb.ReceiverEbpfnetNatEntries.Record(context.Background(), 1)
+	tb.ReceiverEbpfnetNatMissed.Add(context.Background(), 1)
+	tb.ReceiverEbpfnetPackets.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetParsedBytes.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetParsedPackets.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetPrograms.Record(context.Background(), 1)
+	tb.ReceiverEbpfnetTunnelRefused.Add(context.Background(), 1)
+	AssertEqualReceiverEbpfnetBytes(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetFlowEntries(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
@@ -40,10 +47,16 @@ func TestSetupTelemetry(t *testing.T) {
 	AssertEqualReceiverEbpfnetFlowSeriesFolded(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
-	AssertEqualReceiverEbpfnetLostBytes(t, testTel,
+	AssertEqualReceiverEbpfnetInterfaceUncounted(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
-	AssertEqualReceiverEbpfnetLostPackets(t, testTel,
+	AssertEqualReceiverEbpfnetNatEntries(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetNatMissed(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetPackets(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetParsedBytes(t, testTel,
@@ -53,6 +66,9 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetPrograms(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetTunnelRefused(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 

@@ -29,22 +29,20 @@ func (h Hook) String() string {
 	return [...]string{HookXDP: "xdp", HookTCIngress: "tc_ingress", HookTCEgress: "tc_egress"}[h]
 }
 
-// Loss is why a packet could not be recorded.
+// Loss is why a packet that has a flow is in no record.
 type Loss uint8
 
 // Losses in the kernel, and after them those of this package.
 const (
-	LossRingBufferFull   = Loss(bpf.TCLossLOSS_RINGBUF_FULL)
-	LossMapUpdate        = Loss(bpf.TCLossLOSS_MAP_UPDATE)
-	LossInterfaceUnknown = Loss(bpf.TCLossLOSS_INTERFACE_UNKNOWN)
-	LossOverflowFull     = Loss(bpf.TCLossLOSSES)
-	Losses               = int(LossOverflowFull) + 1
+	LossRingBufferFull = Loss(bpf.TCLossLOSS_RINGBUF_FULL)
+	LossMapUpdate      = Loss(bpf.TCLossLOSS_MAP_UPDATE)
+	LossOverflowFull   = Loss(bpf.TCLossLOSSES)
+	Losses             = int(LossOverflowFull) + 1
 )
 
 func (l Loss) String() string {
 	return [...]string{
-		LossRingBufferFull: "ring_buffer_full", LossMapUpdate: "map_update",
-		LossInterfaceUnknown: "interface_unknown", LossOverflowFull: "overflow_table_full",
+		LossRingBufferFull: "ring_buffer_full", LossMapUpdate: "map_update", LossOverflowFull: "overflow_table_full",
 	}[l]
 }
 
@@ -74,11 +72,36 @@ func (p *Probe) InterfaceCounters(index int) (flow.InterfaceCounters, error) {
 	return c, nil
 }
 
+// HookHealth is what became of the packets that a hook saw. Those that are in
+// none but Parsed are in flow records.
+type HookHealth struct {
+	// Parsed has all packets, by how parsing ended.
+	Parsed [flow.Outcomes]flow.Volume
+	// NoFlow has those of which no addresses could be read.
+	NoFlow [flow.Outcomes]flow.Volume
+	Lost   [Losses]flow.Volume
+	// Filtered is what the filter did not want.
+	Filtered   flow.Volume
+	SampledOut flow.Volume
+	// InterfaceUnknown is what the interface counters miss; flows have it.
+	InterfaceUnknown flow.Volume
+}
+
+// Seen is all packets.
+func (h *HookHealth) Seen() flow.Volume {
+	var seen flow.Volume
+	for _, v := range h.Parsed {
+		seen.Add(v)
+	}
+	return seen
+}
+
 // Health is what the probe knows of its own work, since it was loaded.
 type Health struct {
-	Parsed [Hooks][flow.Outcomes]flow.Volume
-	Lost   [Losses]flow.Volume
-	// Overflowed went through the ring buffer because the flow map was full.
+	Hooks [Hooks]HookHealth
+	// Refused packets look like a tunnel's and were not opened.
+	Refused [flow.Refusals]flow.Volume
+	// Overflowed went through the ring buffer because a map was full.
 	Overflowed flow.Volume
 	// FlowEntries the flow map held when it was last drained.
 	FlowEntries int
@@ -88,28 +111,54 @@ type Health struct {
 func (p *Probe) Health() (Health, error) {
 	var h Health
 	for hook := range Hooks {
-		var values []bpf.TCParseCounters
-		if err := p.tc.ParseOutcomes.Lookup(uint32(hook), &values); err != nil {
-			return h, fmt.Errorf("read parse outcomes: %w", err)
-		}
-		for i := range values {
-			for outcome, v := range values[i].Outcome {
-				h.Parsed[hook][outcome].Add(volume(v))
-			}
+		if err := p.hookHealth(uint32(hook), &h.Hooks[hook]); err != nil {
+			return h, err
 		}
 	}
-	for loss := range int(bpf.TCLossLOSSES) {
-		v, err := sumVolumes(p.tc.Losses, uint32(loss))
+	for refusal := range flow.Refusals {
+		v, err := sumVolumes(p.tc.TunnelRefusals, uint32(refusal))
 		if err != nil {
-			return h, fmt.Errorf("read losses: %w", err)
+			return h, fmt.Errorf("read refused tunnels: %w", err)
 		}
-		h.Lost[loss] = v
+		h.Refused[refusal] = v
 	}
 	if p.flows != nil {
 		h.FlowEntries = p.flows.entries
-		h.Overflowed, h.Lost[LossOverflowFull] = p.flows.overflow.health()
+		overflowed, lost := p.flows.overflow.health()
+		h.Overflowed = overflowed
+		h.Hooks[HookTCIngress].Lost[LossOverflowFull] = lost[flow.Ingress]
+		h.Hooks[HookTCEgress].Lost[LossOverflowFull] = lost[flow.Egress]
 	}
 	return h, nil
+}
+
+func (p *Probe) hookHealth(hook uint32, h *HookHealth) error {
+	var parsed []bpf.TCParseCounters
+	if err := p.tc.ParseOutcomes.Lookup(hook, &parsed); err != nil {
+		return fmt.Errorf("read parse outcomes: %w", err)
+	}
+	for i := range parsed {
+		for outcome, v := range parsed[i].Outcome {
+			h.Parsed[outcome].Add(volume(v))
+		}
+	}
+	var ledgers []bpf.TCLedger
+	if err := p.tc.Ledgers.Lookup(hook, &ledgers); err != nil {
+		return fmt.Errorf("read ledger: %w", err)
+	}
+	for i := range ledgers {
+		l := &ledgers[i]
+		for outcome, v := range l.NoFlow {
+			h.NoFlow[outcome].Add(volume(v))
+		}
+		for loss, v := range l.Lost {
+			h.Lost[loss].Add(volume(v))
+		}
+		h.Filtered.Add(volume(l.Filtered))
+		h.SampledOut.Add(volume(l.SampledOut))
+		h.InterfaceUnknown.Add(volume(l.InterfaceUnknown))
+	}
+	return nil
 }
 
 func sumVolumes(m *ebpf.Map, key uint32) (flow.Volume, error) {

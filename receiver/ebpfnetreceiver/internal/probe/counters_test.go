@@ -134,18 +134,18 @@ func (l *lab) requireHealth(t *testing.T, p *Probe, counters flow.InterfaceCount
 	t.Helper()
 	h, err := p.Health()
 	require.NoError(t, err)
-	sum := func(hook Hook) flow.Volume {
-		var v flow.Volume
-		for _, outcome := range h.Parsed[hook] {
-			v.Add(outcome)
-		}
-		return v
+	require.Equal(t, counters.Rx, h.Hooks[HookTCIngress].Seen())
+	require.Equal(t, counters.Tx, h.Hooks[HookTCEgress].Seen())
+	require.Equal(t, HookHealth{Parsed: counters.XDP}, h.Hooks[HookXDP], "the XDP program has no flows")
+	for _, hook := range []Hook{HookTCIngress, HookTCEgress} {
+		parsed := h.Hooks[hook].Parsed
+		require.Equal(t, uint64(1), parsed[flow.OutcomeNotIP].Packets)
+		var want HookHealth
+		want.Parsed = parsed
+		want.NoFlow[flow.OutcomeNotIP] = parsed[flow.OutcomeNotIP]
+		require.Equal(t, want, h.Hooks[hook], "all others have a flow")
 	}
-	require.Equal(t, counters.Rx, sum(HookTCIngress))
-	require.Equal(t, counters.Tx, sum(HookTCEgress))
-	require.Equal(t, counters.XDP, h.Parsed[HookXDP])
-	require.Equal(t, uint64(1), h.Parsed[HookTCIngress][flow.OutcomeNotIP].Packets)
-	require.Equal(t, [Losses]flow.Volume{}, h.Lost)
+	require.Equal(t, [flow.Refusals]flow.Volume{}, h.Refused)
 	require.Equal(t, flow.Volume{}, h.Overflowed)
 	require.Equal(t, 4, h.FlowEntries)
 }
@@ -194,8 +194,13 @@ func TestCountsByOutcome(t *testing.T) {
 			require.Equal(t, volumeOf(malformed), got.XDP[flow.OutcomeMalformed])
 			h, err := p.Health()
 			require.NoError(t, err)
-			require.Equal(t, got.XDP, h.Parsed[HookXDP])
-			require.Equal(t, got.XDP, h.Parsed[HookTCIngress])
+			require.Equal(t, got.XDP, h.Hooks[HookXDP].Parsed)
+			ingress := h.Hooks[HookTCIngress]
+			require.Equal(t, got.XDP, ingress.Parsed)
+			// Addresses can be read of a packet that only ends too early.
+			require.Equal(t, flow.Volume{}, ingress.NoFlow[flow.OutcomeOK])
+			require.Equal(t, flow.Volume{}, ingress.NoFlow[flow.OutcomeTruncated])
+			require.Equal(t, got.XDP[flow.OutcomeMalformed], ingress.NoFlow[flow.OutcomeMalformed])
 		})
 	}
 }
@@ -249,7 +254,7 @@ func TestCountsVLANTagsInMetadata(t *testing.T) {
 }
 
 // A packet on an interface that is being let go of is in no interface counter,
-// and said to be lost there; its flow has it.
+// which is said; its flow has it, so that it is not lost.
 func TestPacketsOfUnknownInterface(t *testing.T) {
 	l := newLab(t)
 	p := load(t, defaults())
@@ -259,9 +264,9 @@ func TestPacketsOfUnknownInterface(t *testing.T) {
 	l.sendAsEgress(t, frame)
 	h, err := p.Health()
 	require.NoError(t, err)
-	want := [Losses]flow.Volume{}
-	want[LossInterfaceUnknown] = volumeOf(frame)
-	require.Equal(t, want, h.Lost)
+	require.Equal(t, volumeOf(frame), h.Hooks[HookTCEgress].InterfaceUnknown)
+	require.Equal(t, flow.Volume{}, h.Hooks[HookTCIngress].InterfaceUnknown)
+	require.Equal(t, [Losses]flow.Volume{}, h.Hooks[HookTCEgress].Lost)
 	require.Equal(t, map[flow.Key]flow.Volume{l.key4(flow.UDP, flow.Egress): volumeOf(frame)}, volumes(t, drain(t, p)))
 }
 

@@ -22,6 +22,8 @@ func kernelKey(version uint8, source, destination string) bpf.TCFlowKey {
 		Source:          netip.MustParseAddr(source).As16(), // IPv4 as ::ffff:a.b.c.d
 		Destination:     netip.MustParseAddr(destination).As16(),
 		Ifindex:         0x11121314,
+		From:            0x15161718,
+		Tunnel:          0x191a1b1c,
 		MplsLabel:       0xfffff,
 		SourcePort:      40001,
 		DestinationPort: 443,
@@ -37,15 +39,16 @@ func kernelKey(version uint8, source, destination string) bpf.TCFlowKey {
 func TestDecode(t *testing.T) {
 	c := clock{offset: 1_700_000_000_000_000_000}
 	stats := bpf.TCFlowStats{
-		Packets: 7, Bytes: 1234,
+		Packets: 7, Bytes: 1234, TunnelBytes: 34,
 		FirstMonoNs: 1_000_000_001, LastMonoNs: 2_000_000_002,
 		TcpFlagSeen: [8]uint8{0, 1, 0, 1, 1, 0, 0, 1}, TcpFlagsHint: 0x02,
 		SynSeen: 1,
 	}
 	key := kernelKey(4, "192.0.2.1", "198.51.100.7")
 	var rec flow.Record
-	rec.Interface, rec.SYNACKSeen = "left from before", true
-	c.decode(&rec, &key, &stats)
+	rec.Interface, rec.SYNACKSeen, rec.Others = "left from before", true, []string{"eth0"}
+	tunnel := &flow.Tunnel{Type: flow.VXLAN, ID: 42, HasID: true}
+	c.decode(&rec, &key, tunnel, &stats)
 	require.Equal(t, flow.Record{
 		Key: flow.Key{
 			Source:          netip.MustParseAddr("192.0.2.1"),
@@ -59,8 +62,10 @@ func TestDecode(t *testing.T) {
 			InnerVLAN:       4094,
 			MPLSLabel:       0xfffff,
 			InterfaceIndex:  0x11121314,
+			From:            0x15161718,
+			Tunnel:          tunnel,
 		},
-		Packets: 7, Bytes: 1234,
+		Packets: 7, Bytes: 1200, WireBytes: 1234,
 		First:    time.Unix(1_700_000_001, 1),
 		Last:     time.Unix(1_700_000_002, 2),
 		TCPFlags: flow.SYN | flow.PSH | flow.ACK | 0x80,
@@ -73,7 +78,7 @@ func TestDecodeIPv6(t *testing.T) {
 	var rec flow.Record
 	key := kernelKey(6, "2001:db8::1", "2001:db8::2")
 	key.Direction, key.Has, key.Protocol = 0, 16, 17
-	c.decode(&rec, &key, &bpf.TCFlowStats{SynAckSeen: 1})
+	c.decode(&rec, &key, nil, &bpf.TCFlowStats{SynAckSeen: 1})
 	require.Equal(t, netip.MustParseAddr("2001:db8::1"), rec.Source)
 	require.Equal(t, netip.MustParseAddr("2001:db8::2"), rec.Destination)
 	require.Equal(t, flow.Ingress, rec.Direction)
@@ -84,7 +89,7 @@ func TestDecodeIPv6(t *testing.T) {
 
 	// A packet can carry a mapped address in an IPv6 header: that is no IPv4.
 	key = kernelKey(6, "::ffff:192.0.2.1", "2001:db8::2")
-	c.decode(&rec, &key, &bpf.TCFlowStats{})
+	c.decode(&rec, &key, nil, &bpf.TCFlowStats{})
 	require.True(t, rec.Source.Is4In6())
 	require.True(t, rec.Source.Is6())
 }
@@ -103,7 +108,7 @@ func TestDecodeTimes(t *testing.T) {
 	} {
 		key := kernelKey(4, "192.0.2.1", "198.51.100.7")
 		var rec flow.Record
-		c.decode(&rec, &key, &bpf.TCFlowStats{FirstMonoNs: tt.first, LastMonoNs: tt.last})
+		c.decode(&rec, &key, nil, &bpf.TCFlowStats{FirstMonoNs: tt.first, LastMonoNs: tt.last})
 		require.Equal(t, tt.wantFirst, rec.First.UnixNano())
 		require.Equal(t, tt.wantLast, rec.Last.UnixNano())
 	}
@@ -132,10 +137,10 @@ func TestDecodeFlags(t *testing.T) {
 }
 
 func TestMergeStats(t *testing.T) {
-	one := bpf.TCFlowStats{Packets: 1, Bytes: 10, FirstMonoNs: 100, LastMonoNs: 200, TcpFlagSeen: [8]uint8{0, 1}, SynSeen: 1}
-	other := bpf.TCFlowStats{Packets: 2, Bytes: 20, FirstMonoNs: 50, LastMonoNs: 150, TcpFlagSeen: [8]uint8{1, 0, 0, 0, 1}, SynAckSeen: 1}
+	one := bpf.TCFlowStats{Packets: 1, Bytes: 10, TunnelBytes: 5, FirstMonoNs: 100, LastMonoNs: 200, TcpFlagSeen: [8]uint8{0, 1}, SynSeen: 1}
+	other := bpf.TCFlowStats{Packets: 2, Bytes: 20, TunnelBytes: 7, FirstMonoNs: 50, LastMonoNs: 150, TcpFlagSeen: [8]uint8{1, 0, 0, 0, 1}, SynAckSeen: 1}
 	both := bpf.TCFlowStats{
-		Packets: 3, Bytes: 30, FirstMonoNs: 50, LastMonoNs: 200,
+		Packets: 3, Bytes: 30, TunnelBytes: 12, FirstMonoNs: 50, LastMonoNs: 200,
 		TcpFlagSeen: [8]uint8{1, 1, 0, 0, 1}, SynSeen: 1, SynAckSeen: 1,
 	}
 	noFirst := other
@@ -187,10 +192,29 @@ func TestEventStats(t *testing.T) {
 		{0xff, [8]uint8{1, 1, 1, 1, 1, 1, 1, 1}, 0, 1},
 	} {
 		require.Equal(t, &bpf.TCFlowStats{
-			Packets: 3, Bytes: 300, FirstMonoNs: 7, LastMonoNs: 7,
+			Packets: 3, Bytes: 300, TunnelBytes: 150, FirstMonoNs: 7, LastMonoNs: 7,
 			TcpFlagSeen: tt.seen, SynSeen: tt.syn, SynAckSeen: tt.synACK,
-		}, eventStats(&bpf.TCFlowEvent{TcpFlags: tt.flags, Packets: 3, Bytes: 300, MonoNs: 7}), "flags %#x", tt.flags)
+		}, eventStats(&bpf.TCFlowEvent{TcpFlags: tt.flags, Packets: 3, Bytes: 300, TunnelBytes: 150, MonoNs: 7}), "flags %#x", tt.flags)
 	}
+}
+
+func TestDecodeTunnel(t *testing.T) {
+	key := bpf.TCTunnelKey{
+		Source: netip.MustParseAddr("192.0.2.1").As16(), Destination: netip.MustParseAddr("192.0.2.2").As16(),
+		Id: 1<<24 - 1, HasId: 1, IpVersion: 4, Type: uint8(flow.VXLAN),
+	}
+	require.Equal(t, &flow.Tunnel{
+		Source: netip.MustParseAddr("192.0.2.1"), Destination: netip.MustParseAddr("192.0.2.2"),
+		ID: 1<<24 - 1, HasID: true, Type: flow.VXLAN,
+	}, decodeTunnel(&key))
+
+	key = bpf.TCTunnelKey{
+		Source: netip.MustParseAddr("2001:db8::1").As16(), Destination: netip.MustParseAddr("2001:db8::2").As16(),
+		IpVersion: 6, Type: uint8(flow.IPIP),
+	}
+	require.Equal(t, &flow.Tunnel{
+		Source: netip.MustParseAddr("2001:db8::1"), Destination: netip.MustParseAddr("2001:db8::2"), Type: flow.IPIP,
+	}, decodeTunnel(&key))
 }
 
 func TestNamesOfHooksAndLosses(t *testing.T) {
@@ -202,7 +226,7 @@ func TestNamesOfHooksAndLosses(t *testing.T) {
 		losses = append(losses, Loss(i).String())
 	}
 	require.Equal(t, []string{"xdp", "tc_ingress", "tc_egress"}, hooks)
-	require.Equal(t, []string{"ring_buffer_full", "map_update", "interface_unknown", "overflow_table_full"}, losses)
+	require.Equal(t, []string{"ring_buffer_full", "map_update", "overflow_table_full"}, losses)
 }
 
 func BenchmarkDecode(b *testing.B) {
@@ -212,6 +236,6 @@ func BenchmarkDecode(b *testing.B) {
 	stats := bpf.TCFlowStats{Packets: 1, Bytes: 100, FirstMonoNs: 1, LastMonoNs: 2, TcpFlagSeen: [8]uint8{0, 1}}
 	b.ReportAllocs()
 	for b.Loop() {
-		c.decode(&rec, &key, &stats)
+		c.decode(&rec, &key, nil, &stats)
 	}
 }

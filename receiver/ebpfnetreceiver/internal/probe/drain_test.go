@@ -183,14 +183,14 @@ func requireLedger(t *testing.T, l *lab, p *Probe, sent, got map[flow.Key]flow.V
 	counters, err := p.InterfaceCounters(l.index())
 	require.NoError(t, err)
 	require.Equal(t, total(sent), counters.Tx)
-	require.Equal(t, total(sent), h.Parsed[HookTCEgress][flow.OutcomeOK])
+	require.Equal(t, total(sent), h.Hooks[HookTCEgress].Parsed[flow.OutcomeOK])
 
 	recorded := total(got)
 	if lossless {
-		require.Equal(t, [Losses]flow.Volume{}, h.Lost)
+		require.Equal(t, [Losses]flow.Volume{}, h.Hooks[HookTCEgress].Lost)
 		require.Equal(t, sent, got)
 	}
-	for _, lost := range h.Lost {
+	for _, lost := range h.Hooks[HookTCEgress].Lost {
 		recorded.Add(lost)
 	}
 	require.Equal(t, total(sent), recorded)

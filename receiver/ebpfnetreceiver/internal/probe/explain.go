@@ -47,7 +47,7 @@ func explainLoad(err, memlock error) error {
 	}
 	var verifier *ebpf.VerifierError
 	if errors.As(err, &verifier) {
-		return fmt.Errorf("%w: this kernel's verifier refuses the program, which is a bug in NetProbe: please report it with the kernel version and this log: %+-20v", err, verifier)
+		return fmt.Errorf("%w: this kernel's verifier refuses the program, which is a bug in NetProbe: please report it with the kernel version and this log: %-20v", err, verifier)
 	}
 	return err
 }

@@ -27,6 +27,7 @@ type flowTable struct {
 	inner    *ebpf.Map // what the barrier's only slot is set to
 
 	overflow *overflow
+	tunnels  *tunnelTable
 	clock    clock
 	entries  int // at the last drain
 
@@ -55,6 +56,7 @@ func newFlowTable(tc *bpf.TCObjects, perCPU bool, maxEntries int) (*flowTable, e
 	if err != nil {
 		return nil, fmt.Errorf("create barrier map: %w", err)
 	}
+	t.tunnels = newTunnelTable(tc.Tunnels)
 	t.overflow, err = newOverflow(tc.FlowEvents, maxEntries)
 	if err != nil {
 		return nil, errors.Join(err, t.inner.Close())
@@ -89,19 +91,26 @@ func (t *flowTable) drain(yield func(*flow.Record)) error {
 	t.entries = 0
 	err = t.empty(idle, func(key *bpf.TCFlowKey, stats *bpf.TCFlowStats) {
 		t.entries++
-		if extra, ok := overflowed[*key]; ok {
-			mergeStats(stats, extra)
-			delete(overflowed, *key)
+		if len(overflowed) > 0 {
+			whole := overflowKey{flow: *key}
+			if extra, ok := overflowed[whole]; ok {
+				mergeStats(stats, extra)
+				delete(overflowed, whole)
+			}
 		}
-		t.clock.decode(&rec, key, stats)
+		t.clock.decode(&rec, key, t.tunnels.find(key.Tunnel), stats)
 		yield(&rec)
 	})
 	// The overflow is out of the ring buffer and must not be lost with an error.
 	for key, stats := range overflowed {
-		t.clock.decode(&rec, &key, stats)
+		tunnel := t.tunnels.find(key.flow.Tunnel)
+		if key.tunnel.Type != 0 {
+			tunnel = decodeTunnel(&key.tunnel)
+		}
+		t.clock.decode(&rec, &key.flow, tunnel, stats)
 		yield(&rec)
 	}
-	return err
+	return errors.Join(err, t.tunnels.age())
 }
 
 // flip makes programs write the other map, waits until none can still be
@@ -185,6 +194,7 @@ func mergeStats(to, from *bpf.TCFlowStats) {
 	}
 	to.Packets += from.Packets
 	to.Bytes += from.Bytes
+	to.TunnelBytes += from.TunnelBytes
 	to.FirstMonoNs = minSet(to.FirstMonoNs, from.FirstMonoNs)
 	to.LastMonoNs = max(to.LastMonoNs, from.LastMonoNs)
 	for i, seen := range from.TcpFlagSeen {

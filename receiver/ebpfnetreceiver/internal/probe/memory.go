@@ -54,6 +54,8 @@ func (o *Options) MapBytes() uint64 {
 	total := uint64(o.MaxInterfaces)*perInterface + uint64(o.RingBufferBytes)
 	if o.Flows {
 		total += o.flowBytes(o.flowsPerCPU())
+		tunnel := unsafe.Sizeof(bpf.TCTunnelKey{}) + 8 // the value, padded
+		total += uint64(o.Tunnels.MaxEntries) * (hashEntryOverhead + hashBucket + uint64(tunnel))
 	}
 	return total
 }

@@ -15,8 +15,8 @@ import (
 )
 
 func TestFlowsPerCPU(t *testing.T) {
-	// two maps; an entry has 64 bytes beside its key of 52, and 48 a CPU
-	perEntry := uint64(2 * (64 + 52 + 48*possibleCPUs()))
+	// two maps; an entry has 64 bytes beside its key of 60, and 56 a CPU
+	perEntry := uint64(2 * (64 + 60 + 56*possibleCPUs()))
 	fits := uint32(64 << 20 / perEntry)
 	for _, tt := range []struct {
 		name    string
@@ -43,18 +43,24 @@ func TestMapBytes(t *testing.T) {
 		TC: TCAuto, XDP: XDPOff, Flows: true, FlowMap: FlowMapShared,
 		FlowEntries: 1000, RingBufferBytes: 8192, MaxInterfaces: 10,
 	}
-	interfaces := 10 * (64 + 32*cpus)
-	require.Equal(t, 8192+interfaces+2*1000*(64+52+48), o.MapBytes())
+	rest := 10 * (64 + 32*cpus)
+	require.Equal(t, 8192+rest+2*1000*(64+60+56), o.MapBytes())
+
+	// an entry has 64 bytes beside its key of 40 and its value of 4, padded
+	o.Tunnels.MaxEntries = 100
+	rest += 100 * (64 + 40 + 8)
+	require.Equal(t, 8192+rest+2*1000*(64+60+56), o.MapBytes())
 
 	o.XDP = XDPNative
 	xdp := 10 * (64 + 80*cpus)
-	require.Equal(t, 8192+interfaces+xdp+2*1000*(64+52+48), o.MapBytes())
+	require.Equal(t, 8192+rest+xdp+2*1000*(64+60+56), o.MapBytes())
 
 	o.FlowMap = FlowMapPerCPU
-	require.Equal(t, 8192+interfaces+xdp+2*1000*(64+52+48*cpus), o.MapBytes())
+	require.Equal(t, 8192+rest+xdp+2*1000*(64+60+56*cpus), o.MapBytes())
 
 	o.Flows = false
-	require.Equal(t, 8192+interfaces+xdp, o.MapBytes())
+	rest -= 100 * (64 + 40 + 8)
+	require.Equal(t, 8192+rest+xdp, o.MapBytes())
 }
 
 // The estimate is near to what the kernel says that the maps take.
@@ -65,14 +71,15 @@ func TestMapBytesAgainstTheKernel(t *testing.T) {
 			o := Options{
 				TC: TCAuto, XDP: XDPNative, Flows: true, FlowMap: flowMap,
 				FlowEntries: 65536, RingBufferBytes: 1 << 20, MaxInterfaces: 4096,
+				Tunnels: TunnelOptions{MaxEntries: 4096},
 			}
 			p := load(t, o)
-			if memlock(t, p.tc.Flows0) < uint64(o.FlowEntries)*(52+48+hashEntryOverhead) {
+			if memlock(t, p.tc.Flows0) < uint64(o.FlowEntries)*(60+56+hashEntryOverhead) {
 				t.Skip("this kernel counts keys and values only, as those before 6.4 do")
 			}
 			var taken uint64
 			for _, m := range []*ebpf.Map{
-				p.tc.Flows0, p.tc.Flows1, p.tc.FlowEvents, p.tc.Interfaces, p.tc.ParseOutcomes, p.tc.Losses, p.xdp.XdpInterfaces,
+				p.tc.Flows0, p.tc.Flows1, p.tc.FlowEvents, p.tc.Interfaces, p.tc.ParseOutcomes, p.tc.Ledgers, p.tc.Tunnels, p.xdp.XdpInterfaces,
 			} {
 				taken += memlock(t, m)
 			}

@@ -30,9 +30,16 @@ type overflow struct {
 	done    chan struct{}
 
 	mu         sync.Mutex // guards what follows
-	flows      map[bpf.TCFlowKey]*bpf.TCFlowStats
+	flows      map[overflowKey]*bpf.TCFlowStats
 	overflowed flow.Volume
-	lost       flow.Volume
+	lost       [2]flow.Volume // by flow.Direction
+}
+
+// overflowKey is a flow's key with the tunnel where the key has no handle of it,
+// because the table of tunnels was full.
+type overflowKey struct {
+	flow   bpf.TCFlowKey
+	tunnel bpf.TCTunnelKey
 }
 
 func newOverflow(events *ebpf.Map, flowEntries int) (*overflow, error) {
@@ -45,7 +52,7 @@ func newOverflow(events *ebpf.Map, flowEntries int) (*overflow, error) {
 		max:     flowEntries * overflowFactor,
 		flushed: make(chan struct{}),
 		done:    make(chan struct{}),
-		flows:   map[bpf.TCFlowKey]*bpf.TCFlowStats{},
+		flows:   map[overflowKey]*bpf.TCFlowStats{},
 	}
 	go o.run()
 	return o, nil
@@ -75,16 +82,20 @@ func (o *overflow) add(sample []byte) {
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&event)), unsafe.Sizeof(event)), sample)
 	v := flow.Volume{Packets: event.Packets, Bytes: event.Bytes}
 	stats := eventStats(&event)
+	key := overflowKey{flow: event.Key}
+	if event.Key.Tunnel == 0 {
+		key.tunnel = event.Tunnel
+	}
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.overflowed.Add(v)
-	if have, ok := o.flows[event.Key]; ok {
+	if have, ok := o.flows[key]; ok {
 		mergeStats(have, stats)
 	} else if len(o.flows) < o.max {
-		o.flows[event.Key] = stats
+		o.flows[key] = stats
 	} else {
-		o.lost.Add(v)
+		o.lost[event.Key.Direction&1].Add(v)
 	}
 }
 
@@ -92,6 +103,7 @@ func eventStats(event *bpf.TCFlowEvent) *bpf.TCFlowStats {
 	stats := &bpf.TCFlowStats{
 		Packets:     event.Packets,
 		Bytes:       event.Bytes,
+		TunnelBytes: event.TunnelBytes,
 		FirstMonoNs: event.MonoNs,
 		LastMonoNs:  event.MonoNs,
 	}
@@ -108,7 +120,7 @@ func eventStats(event *bpf.TCFlowEvent) *bpf.TCFlowStats {
 }
 
 // take returns all that overflowed until now and starts anew.
-func (o *overflow) take() map[bpf.TCFlowKey]*bpf.TCFlowStats {
+func (o *overflow) take() map[overflowKey]*bpf.TCFlowStats {
 	if err := o.reader.Flush(); err == nil {
 		select {
 		case <-o.flushed:
@@ -118,11 +130,11 @@ func (o *overflow) take() map[bpf.TCFlowKey]*bpf.TCFlowStats {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	flows := o.flows
-	o.flows = map[bpf.TCFlowKey]*bpf.TCFlowStats{}
+	o.flows = map[overflowKey]*bpf.TCFlowStats{}
 	return flows
 }
 
-func (o *overflow) health() (overflowed, lost flow.Volume) {
+func (o *overflow) health() (overflowed flow.Volume, lost [2]flow.Volume) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.overflowed, o.lost

@@ -51,7 +51,7 @@ func TestOverflow(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, 4, h.FlowEntries)
 			require.Equal(t, uint64(2*16), h.Overflowed.Packets)
-			require.Equal(t, [Losses]flow.Volume{}, h.Lost)
+			require.Equal(t, [Losses]flow.Volume{}, h.Hooks[HookTCEgress].Lost)
 
 			require.Empty(t, drain(t, p), "and nothing comes twice")
 			h, err = p.Health()
@@ -103,7 +103,7 @@ func TestOverflowTableFull(t *testing.T) {
 	}
 	h, err := p.Health()
 	require.NoError(t, err)
-	require.Equal(t, uint64(2*5), h.Lost[LossOverflowFull].Packets)
+	require.Equal(t, uint64(2*5), h.Hooks[HookTCEgress].Lost[LossOverflowFull].Packets)
 	requireLedger(t, l, p, sent, got, false)
 
 	// there is room again
@@ -124,7 +124,7 @@ func TestRingBufferFull(t *testing.T) {
 	got := volumes(t, drain(t, p))
 	h, err := p.Health()
 	require.NoError(t, err)
-	require.NotEqual(t, flow.Volume{}, h.Lost[LossRingBufferFull])
+	require.NotEqual(t, flow.Volume{}, h.Hooks[HookTCEgress].Lost[LossRingBufferFull])
 	requireLedger(t, l, p, sent, got, false)
 }
 

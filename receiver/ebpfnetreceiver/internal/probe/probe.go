@@ -60,6 +60,22 @@ type Options struct {
 	FlowEntries     uint32 // of each of the two flow maps
 	RingBufferBytes uint32
 	MaxInterfaces   uint32
+	Tunnels         TunnelOptions
+	// Filter says which flows are counted: those that an including rule matches,
+	// or all where there is none, without those that an excluding rule matches.
+	Filter []FilterRule
+	// Sampling counts one packet in so many as a flow; 0 and 1 mean all.
+	Sampling uint32
+}
+
+// TunnelOptions say which tunnels are opened.
+type TunnelOptions struct {
+	// VXLANPorts and GenevePorts are UDP destination ports.
+	VXLANPorts, GenevePorts []uint16
+	GRE, IPIP               bool
+	// MaxEntries is how many tunnels have a place in the kernel's table, each
+	// direction on its own. Packets of more go through the ring buffer.
+	MaxEntries uint32
 }
 
 // Probe is the set of loaded programs. Except for Close it is for one goroutine
@@ -125,6 +141,10 @@ func (p *Probe) loadTC() error {
 			spec.Maps[name].Type = ebpf.PerCPUHash
 		}
 	}
+	if err := setFlowOptions(spec, &p.opts); err != nil {
+		return err
+	}
+	spec.Maps[bpf.TCMapTunnels].MaxEntries = max(p.opts.Tunnels.MaxEntries, 1)
 	spec.Maps[bpf.TCMapFlowEvents].MaxEntries = p.opts.RingBufferBytes
 	spec.Maps[bpf.TCMapInterfaces].MaxEntries = p.opts.MaxInterfaces
 
@@ -177,7 +197,7 @@ func (p *Probe) tryLoadXDP(flags uint32) error {
 	return spec.LoadAndAssign(p.xdp, &ebpf.CollectionOptions{
 		MapReplacements: map[string]*ebpf.Map{
 			bpf.XDPMapParseOutcomes: p.tc.ParseOutcomes,
-			bpf.XDPMapLosses:        p.tc.Losses,
+			bpf.XDPMapLedgers:       p.tc.Ledgers,
 		},
 	})
 }

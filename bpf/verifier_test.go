@@ -1,0 +1,58 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf_test
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/require"
+
+	"github.com/netprobe-otel/netprobe/bpf"
+	"github.com/netprobe-otel/netprobe/internal/bpftest"
+)
+
+var (
+	stackDepths = regexp.MustCompile(`(?m)^stack depth ([0-9+]+)`)
+	processed   = regexp.MustCompile(`(?m)^processed ([0-9]+) insns`)
+)
+
+// Newer kernels take a program that older ones refuse: those round what each
+// function takes of the stack up to 32 bytes (round_up_stack_depth,
+// kernel/bpf/verifier.c) and allow 512 in all. And a program that is near the
+// limit of instructions here may be over it there.
+func TestProgramsFitOldVerifiers(t *testing.T) {
+	bpftest.RequireBPF(t)
+	spec, err := bpf.LoadTC()
+	require.NoError(t, err)
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats},
+	})
+	require.NoError(t, err)
+	defer collection.Close()
+	require.NotEmpty(t, collection.Programs)
+	for name, prog := range collection.Programs {
+		t.Run(name, func(t *testing.T) {
+			depths := stackDepths.FindStringSubmatch(prog.VerifierLog)
+			require.NotNil(t, depths, "%s", prog.VerifierLog)
+			sum := 0
+			for _, text := range strings.Split(depths[1], "+") {
+				depth, err := strconv.Atoi(text)
+				require.NoError(t, err)
+				sum += (max(depth, 1) + 31) / 32 * 32
+			}
+			require.LessOrEqual(t, sum, 512, "stack of %s, were all its functions called from each other: %s", name, depths[1])
+
+			count := processed.FindStringSubmatch(prog.VerifierLog)
+			require.NotNil(t, count, "%s", prog.VerifierLog)
+			instructions, err := strconv.Atoi(count[1])
+			require.NoError(t, err)
+			require.Less(t, instructions, 250_000, "of a million")
+			t.Logf("%d instructions, stack %s", instructions, depths[1])
+		})
+	}
+}
