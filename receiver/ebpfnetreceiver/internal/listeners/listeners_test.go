@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
 	"github.com/netprobe-otel/netprobe/internal/flow"
@@ -35,6 +36,7 @@ func TestSocketsThatWait(t *testing.T) {
 	for _, addr := range []string{"10.1.2.3/32", "fd01::3/128"} {
 		a, err := netlink.ParseAddr(addr)
 		require.NoError(t, err)
+		a.Flags = unix.IFA_F_NODAD // usable at once
 		require.NoError(t, netlink.AddrAdd(link, a))
 	}
 	listen := func(network, address string) {
