@@ -66,6 +66,10 @@ fuzz: ## Fuzz each parser for FUZZTIME (30000x, or as 10m); the eBPF ones as roo
 			$(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
 		done; done
 
+.PHONY: pressure
+pressure: build ## A million flows in a minute, a small flow map and a slow pipeline, as root: does the ledger close?
+	$(TESTENV) NETPROBE_PRESSURE=full NETPROBE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m -v -run TestLedgerUnderPressure ./internal/e2e
+
 .PHONY: bench
 bench: ## Benchmarks of the programs and of the receiver
 	$(GO) test -run '^$$' -bench . -benchmem ./bpf/... ./receiver/... ./internal/...
