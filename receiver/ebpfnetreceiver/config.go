@@ -17,7 +17,8 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 )
 
-// Config of the receiver.
+// Config of the receiver. Numbers are of type int whatever takes them in the
+// end: a smaller type would cut one that is too large to another, without an error.
 type Config struct {
 	// MetricsBuilderConfig switches single metrics on and off under `metrics`.
 	MetricsBuilderConfig metadata.MetricsBuilderConfig `mapstructure:",squash"`
@@ -31,7 +32,7 @@ type Config struct {
 	Tunnels  TunnelsConfig `mapstructure:"tunnels"`
 	// RingBufferBytes is the size of the ring buffer that takes what the flow
 	// map has no room for: a power of two, and a multiple of the page size.
-	RingBufferBytes uint32 `mapstructure:"ring_buffer_bytes"`
+	RingBufferBytes int `mapstructure:"ring_buffer_bytes"`
 	// ErrorMode says what becomes of the collector where eBPF cannot be used.
 	ErrorMode ErrorMode `mapstructure:"error_mode"`
 }
@@ -43,7 +44,7 @@ type InterfacesConfig struct {
 	Include []string `mapstructure:"include"`
 	Exclude []string `mapstructure:"exclude"`
 	// MaxEntries is how many can be watched at a time.
-	MaxEntries uint32 `mapstructure:"max_entries"`
+	MaxEntries int `mapstructure:"max_entries"`
 }
 
 // TCConfig of the programs at ingress and egress.
@@ -63,7 +64,7 @@ type FlowsConfig struct {
 	Enabled bool `mapstructure:"enabled"`
 	// MaxEntries is how many flows fit into an interval before packets of new
 	// ones go through the ring buffer.
-	MaxEntries uint32 `mapstructure:"max_entries"`
+	MaxEntries int `mapstructure:"max_entries"`
 	// Map is auto, shared or per_cpu.
 	Map string `mapstructure:"map"`
 	// MaxSeries is how many series each flow metric has at most; what is over
@@ -76,7 +77,7 @@ type FlowsConfig struct {
 	// NAT is auto (joins translated connections where the kernel tells of them) or off.
 	NAT string `mapstructure:"nat"`
 	// Sampling counts one packet in so many; 1 is all.
-	Sampling uint32 `mapstructure:"sampling"`
+	Sampling int `mapstructure:"sampling"`
 	// Include and Exclude choose the flows: those that one of Include matches, or
 	// all if there is none, and none of Exclude does.
 	Include []FlowMatch `mapstructure:"include"`
@@ -95,14 +96,13 @@ type FlowMatch struct {
 
 // TunnelsConfig says which tunnels are opened.
 type TunnelsConfig struct {
-	// VXLANPorts and GenevePorts are UDP destination ports; none opens none. As
-	// uint16 a larger number would be cut to another port, without an error.
+	// VXLANPorts and GenevePorts are UDP destination ports; none opens none.
 	VXLANPorts  []int `mapstructure:"vxlan_ports"`
 	GenevePorts []int `mapstructure:"geneve_ports"`
 	GRE         bool  `mapstructure:"gre"`
 	IPIP        bool  `mapstructure:"ipip"`
 	// MaxEntries is how many tunnels are told apart, each direction on its own.
-	MaxEntries uint32 `mapstructure:"max_entries"`
+	MaxEntries int `mapstructure:"max_entries"`
 	// IdleTimeout is after how long without packets a tunnel is gone.
 	IdleTimeout time.Duration `mapstructure:"idle_timeout"`
 }
@@ -127,6 +127,7 @@ const (
 	maxFlowEntries     = 1 << 24
 	maxInterfaces      = 1 << 20
 	maxTunnels         = 1 << 20
+	maxSampling        = 1 << 20
 	// what internal/probe has room for; it checks that too
 	maxFlowMatches = 32
 	maxTunnelPorts = 8
@@ -234,8 +235,8 @@ func (cfg *FlowsConfig) validate() error {
 	if n := len(cfg.Include) + len(cfg.Exclude); n > maxFlowMatches {
 		errs = append(errs, fmt.Errorf("flows::include and flows::exclude: %d entries together are over the maximum of %d", n, maxFlowMatches))
 	}
-	if cfg.Sampling < 1 {
-		errs = append(errs, fmt.Errorf("flows::sampling: %d is not at least 1, which counts all packets", cfg.Sampling))
+	if cfg.Sampling < 1 || cfg.Sampling > maxSampling {
+		errs = append(errs, fmt.Errorf("flows::sampling: %d is not from 1, which counts all packets, to %d", cfg.Sampling, maxSampling))
 	}
 	if cfg.QueueSize < 1 {
 		errs = append(errs, fmt.Errorf("flows::queue_size: %d is not at least 1", cfg.QueueSize))

@@ -111,7 +111,7 @@ func TestConfigBad(t *testing.T) {
 		{"flows_unknown_map", `flows::map: "lru" is none of ["auto" "shared" "per_cpu"]`},
 		{"flows_no_series", "flows::max_series: 0 is not at least 1; to have no flow metrics, disable them under metrics"},
 		{"flows_no_queue", "flows::queue_size: 0 is not at least 1"},
-		{"flows_no_sampling", "flows::sampling: 0 is not at least 1, which counts all packets"},
+		{"flows_no_sampling", "flows::sampling: 0 is not from 1, which counts all packets, to 1048576"},
 		{"flows_unknown_nat", `flows::nat: "conntrack" is none of ["off" "auto"]`},
 		{"flows_empty_match", "flows::include[1]: says neither cidr, port nor protocol"},
 		{"flows_bad_cidr", `flows::include[0]: cidr: "10.0.0.0/33" is neither a network, such as 10.0.0.0/8, nor an address`},
@@ -140,6 +140,14 @@ protocol: "web" is neither an IANA keyword in lower case, such as tcp or ipv6-ic
 		{"tunnels_zero", "tunnels::max_entries: 0 is not from 1 to 1048576"},
 		{"tunnels_too_many", "tunnels::max_entries: 1048577 is not from 1 to 1048576"},
 		{"tunnels_never_idle", "tunnels::idle_timeout: 0s is not over 0"},
+		{"negative_size", "ring_buffer_bytes: -1 is not a power of two from 4096 to 1073741824"},
+		{
+			"sizes_beyond_32_bits", `interfaces::max_entries: 4294967297 is not from 1 to 1048576
+flows::sampling: 4294967396 is not from 1, which counts all packets, to 1048576
+flows::max_entries: 4294967297 is not from 1 to 16777216
+tunnels::max_entries: 4294967297 is not from 1 to 1048576
+ring_buffer_bytes: 4294971392 is not a power of two from 4096 to 1073741824`,
+		},
 		{"error_mode_unknown", `error_mode: "silent" is none of ["propagate" "ignore"]`},
 		{
 			"several_at_once", `interfaces::include[0]: is empty
@@ -166,7 +174,6 @@ func TestConfigOfWrongTypes(t *testing.T) {
 	for _, tt := range []struct{ name, want string }{
 		{"unknown_option", "has invalid keys: sampling"},
 		{"unknown_match", "has invalid keys: address"},
-		{"negative_size", "'ring_buffer_bytes' cannot parse value as 'uint32': -1 overflows uint"},
 		{"interval_without_unit", "'interval' time: invalid duration"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -212,10 +212,10 @@ func (m *metricsSink) convert(w *window) delivery {
 	}
 	sm := m.scope(d.metrics)
 	if bytes {
-		convert.AppendFlowMetric(sm.Metrics(), flowBytes, d.points, m.cfg.Flows.Sampling, w.end)
+		convert.AppendFlowMetric(sm.Metrics(), flowBytes, d.points, uint32(m.cfg.Flows.Sampling), w.end)
 	}
 	if packets {
-		convert.AppendFlowMetric(sm.Metrics(), flowPackets, d.points, m.cfg.Flows.Sampling, w.end)
+		convert.AppendFlowMetric(sm.Metrics(), flowPackets, d.points, uint32(m.cfg.Flows.Sampling), w.end)
 	}
 	return d
 }

@@ -139,15 +139,15 @@ func (s *session) options() probe.Options {
 		XDP:             probe.XDPMode(s.cfg.XDP.Mode),
 		Flows:           s.cfg.flowsEnabled(),
 		FlowMap:         probe.FlowMap(s.cfg.Flows.Map),
-		FlowEntries:     s.cfg.Flows.MaxEntries,
-		RingBufferBytes: s.cfg.RingBufferBytes,
-		MaxInterfaces:   s.cfg.Interfaces.MaxEntries,
+		FlowEntries:     uint32(s.cfg.Flows.MaxEntries),
+		RingBufferBytes: uint32(s.cfg.RingBufferBytes),
+		MaxInterfaces:   uint32(s.cfg.Interfaces.MaxEntries),
 		Tunnels: probe.TunnelOptions{
 			VXLANPorts: ports(s.cfg.Tunnels.VXLANPorts), GenevePorts: ports(s.cfg.Tunnels.GenevePorts),
-			GRE: s.cfg.Tunnels.GRE, IPIP: s.cfg.Tunnels.IPIP, MaxEntries: s.cfg.Tunnels.MaxEntries,
+			GRE: s.cfg.Tunnels.GRE, IPIP: s.cfg.Tunnels.IPIP, MaxEntries: uint32(s.cfg.Tunnels.MaxEntries),
 		},
 		Filter:   s.cfg.Flows.filter(),
-		Sampling: s.cfg.Flows.Sampling,
+		Sampling: uint32(s.cfg.Flows.Sampling),
 	}
 }
 
@@ -218,8 +218,8 @@ func (s *session) open() error {
 	}
 	s.logger.Info("Loaded the eBPF programs", zap.Uint64("kernel_memory_estimate_bytes", opts.MapBytes()))
 	s.totals = aggregate.NewInterfaces()
-	s.tunnels = aggregate.NewTunnels(int(s.cfg.Tunnels.MaxEntries), s.cfg.Tunnels.IdleTimeout, time.Now())
-	s.joiner = join.New(int(s.cfg.Flows.MaxEntries))
+	s.tunnels = aggregate.NewTunnels(s.cfg.Tunnels.MaxEntries, s.cfg.Tunnels.IdleTimeout, time.Now())
+	s.joiner = join.New(s.cfg.Flows.MaxEntries)
 	if opts.Flows {
 		s.listeners = &listeners.Table{}
 		s.joiner.Listeners = s.listeners
@@ -340,7 +340,7 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 	s.flows = s.flows[:0]
 	if err := s.probe.DrainFlows(func(rec *flow.Record) {
 		rec.Interface = s.watched.name(int(rec.InterfaceIndex))
-		rec.SampledFrom = s.cfg.Flows.Sampling
+		rec.SampledFrom = uint32(s.cfg.Flows.Sampling)
 		s.flows = append(s.flows, *rec)
 	}); err != nil {
 		s.logger.Error("Could not read all flows; they stay for the next interval", zap.Error(err))
