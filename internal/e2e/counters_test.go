@@ -92,9 +92,9 @@ func (p pairing) iperf3(t *testing.T, args []string) {
 func requireNothingLost(t *testing.T, a *agent) {
 	t.Helper()
 	self := a.host.scrape(t, selfURL)
-	for _, name := range []string{"otelcol_receiver_ebpfnet_lost_packets", "otelcol_receiver_ebpfnet_lost_bytes"} {
+	for _, name := range []string{ledgerPackets, ledgerBytes} {
 		require.NotEmpty(t, self[name].GetMetric(), name)
-		require.Zero(t, self.sum(name, nil), name)
+		require.Zero(t, self.sum(name, map[string]string{"outcome": "lost"}), name)
 	}
 }
 

@@ -160,7 +160,7 @@ func (n *namespace) flowMetrics(t require.TestingT, s stream, flags uint8) strea
 	all := n.scrape(t, prometheusURL)
 	want := map[string]string{
 		"source_address": s.source.Addr().String(), "destination_address": s.destination.Addr().String(),
-		"network_transport": "tcp", "network_interface_name": "np0",
+		"network_transport": "tcp",
 	}
 	return streamStats{
 		packets: uint64(all.sum("netprobe_flow_packets_total", want)),

@@ -7,9 +7,12 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -41,6 +44,23 @@ func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.buf.String()
+}
+
+// execute runs a command in the namespace until it ends well. Until then the namespace
+// does nothing else that it is asked for.
+func (n *namespace) execute(t *testing.T, input, name string, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdin = strings.NewReader(input)
+	require.NoError(t, n.in(func() error {
+		output, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%s: %w: %s", cmd, err, output)
+		}
+		return nil
+	}))
 }
 
 // launch starts cmd in the namespace.

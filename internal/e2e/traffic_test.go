@@ -11,7 +11,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os/exec"
 	"strconv"
 	"testing"
 	"time"
@@ -118,7 +117,5 @@ func (p pairing) udp(t *testing.T, sizes ...int) {
 // ping sends echo requests with size bytes and waits for the answers.
 func (p pairing) ping(t *testing.T, count, size int) {
 	t.Helper()
-	ping := p.client.launch(t, exec.Command("ping", "-n", "-c", strconv.Itoa(count), "-i", "0.01",
-		"-s", strconv.Itoa(size), p.server.addr.String()))
-	require.True(t, ping.wait(t).Success(), "ping: %s", ping.output)
+	p.client.execute(t, "", "ping", "-n", "-c", strconv.Itoa(count), "-i", "0.01", "-s", strconv.Itoa(size), p.server.addr.String())
 }
