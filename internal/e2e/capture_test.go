@@ -62,13 +62,20 @@ const (
 	blockSize = 1 << 16
 )
 
-// frames starts at a device that is up, and ends with the test. A header is only
-// valid until handle returns; length is that of the frame.
+// frame is one that was captured.
+type frame struct {
+	header []byte // valid while it is handled
+	length int
+	// leaving: the device sends it.
+	leaving bool
+}
+
+// frames starts at a device that is up, and ends with the test.
 //
 // The kernel copies what it hands over: a socket without a ring shares the packet
 // with the stack, which writes other addresses over it when it translates fragments
 // (ip_do_fragment).
-func (n *namespace) frames(t *testing.T, device string, handle func(header []byte, length int)) *frames {
+func (n *namespace) frames(t *testing.T, device string, handle func(frame)) *frames {
 	t.Helper()
 	dev, err := n.links.LinkByName(device)
 	require.NoError(t, err)
@@ -110,7 +117,7 @@ func (f *frames) mapRing(fd int) (err error) {
 	return err
 }
 
-func (f *frames) run(conn syscall.RawConn, handle func([]byte, int)) {
+func (f *frames) run(conn syscall.RawConn, handle func(frame)) {
 	defer close(f.done)
 	next := 0
 	// false waits for more; the error is that the socket is closed
@@ -121,7 +128,8 @@ func (f *frames) run(conn syscall.RawConn, handle func([]byte, int)) {
 			if atomic.LoadUint32(&h.Status)&unix.TP_STATUS_USER == 0 {
 				return false
 			}
-			handle(slot[h.Mac:][:h.Snaplen], int(h.Len))
+			from := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&slot[unix.SizeofTpacket2Hdr]))
+			handle(frame{slot[h.Mac:][:h.Snaplen], int(h.Len), from.Pkttype == unix.PACKET_OUTGOING})
 			atomic.StoreUint32(&h.Status, unix.TP_STATUS_KERNEL)
 			next = (next + 1) % slots
 		}
@@ -148,14 +156,14 @@ func (k *link) capture(t *testing.T) *capture {
 	return c
 }
 
-func (c *capture) handle(header []byte, length int) {
-	packet := gopacket.NewPacket(header, layers.LayerTypeEthernet, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
+func (c *capture) handle(f frame) {
+	packet := gopacket.NewPacket(f.header, layers.LayerTypeEthernet, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
 	tcp, ok := packet.TransportLayer().(*layers.TCP)
 	if !ok {
 		return
 	}
 	src, dst := packet.NetworkLayer().NetworkFlow().Endpoints()
-	c.count(stream{addrPort(src, uint16(tcp.SrcPort)), addrPort(dst, uint16(tcp.DstPort))}, length, tcp.Contents[13])
+	c.count(stream{addrPort(src, uint16(tcp.SrcPort)), addrPort(dst, uint16(tcp.DstPort))}, f.length, tcp.Contents[13])
 }
 
 func addrPort(ip gopacket.Endpoint, port uint16) netip.AddrPort {

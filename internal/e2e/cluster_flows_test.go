@@ -19,18 +19,15 @@ import (
 // taps are captures by where they are.
 type taps map[*namespace]map[string]*tap
 
-// tapSenders captures where conversations begin: on pods, outside, and on what
-// hosts send by.
-func (c *cluster) tapSenders(t *testing.T) taps {
+// tap captures on all devices of pods, of nodes and of the outside, and on the
+// fabric's ends of the links to nodes.
+func (c *cluster) tap(t *testing.T) taps {
 	t.Helper()
-	all := taps{c.outside.namespace: {podDevice: c.outside.tap(t, podDevice)}}
-	for _, n := range c.nodes {
-		all[n.namespace] = map[string]*tap{}
-		for _, device := range []string{uplink, overlay, bridge} {
-			all[n.namespace][device] = n.tap(t, device)
-		}
-		for _, pod := range n.pods {
-			all[pod.namespace] = map[string]*tap{podDevice: pod.tap(t, podDevice)}
+	all := taps{}
+	for n, devices := range c.devices() {
+		all[n] = map[string]*tap{}
+		for _, device := range devices {
+			all[n][device] = n.tap(t, device)
 		}
 	}
 	return all
@@ -48,7 +45,7 @@ func (ts taps) requireComplete(t *testing.T) {
 // sent is what the sender of a flight has sent of it.
 func (ts taps) sent(f *flight) volume {
 	n, device, key := f.leavesBy()
-	return ts[n][device].flow(key)
+	return ts[n][device].flow(out, key)
 }
 
 func (f *flight) String() string {
@@ -100,7 +97,7 @@ func (f *flight) difference(n *node, records []record, sent volume) string {
 	var where []string
 	for _, r := range records {
 		have = have.plus(r.volume())
-		where = append(where, fmt.Sprintf("%v at %v", r.attrs["netprobe.observation.direction"], r.attrs["network.interface.name"]))
+		where = append(where, r.sighting())
 	}
 	if have == sent {
 		return ""
@@ -109,25 +106,56 @@ func (f *flight) difference(n *node, records []record, sent volume) string {
 	return fmt.Sprintf("%s: sent %s; on node %d NetProbe has counted %s %v, of what crosses %v", f, sent, n.number, have, slices.Compact(where), path)
 }
 
-// differences gives those of all flights on all nodes.
-func (c *cluster) differences(agents [2]*agent, flights []flight, sent taps) string {
+// differences gives those of all flights on a node.
+func differences(n *node, all map[flowKey][]record, flights []flight, sent taps) string {
 	var b strings.Builder
-	for i, n := range c.nodes {
-		all := agents[i].sink.byKey()
-		for j := range flights {
-			f := &flights[j]
-			if d := f.difference(n, recordsOf(all, f), sent.sent(f)); d != "" {
-				fmt.Fprintln(&b, d)
-			}
+	for i := range flights {
+		f := &flights[i]
+		if d := f.difference(n, recordsOf(all, f), sent.sent(f)); d != "" {
+			fmt.Fprintln(&b, d)
 		}
 	}
 	return b.String()
 }
 
+// waitCounted waits until the records have at least what was sent.
+func (a *agent) waitCounted(t *testing.T, flights []flight, n *node, sent taps) {
+	t.Helper()
+	require.EventuallyWithT(t, func(t *assert.CollectT) {
+		all := a.sink.byKey()
+		for i := range flights {
+			f := &flights[i]
+			var have volume
+			for _, r := range recordsOf(all, f) {
+				have = have.plus(r.volume())
+			}
+			if want := sent.sent(f); len(f.path(n)) > 0 {
+				assert.NotZero(t, want, "captured of %s", f)
+				assert.GreaterOrEqual(t, have.packets, want.packets, "packets of %s on node %d", f, n.number)
+			}
+		}
+	}, patience, glance)
+}
+
+// sighting is where a record was counted.
+func (r record) sighting() string {
+	name, _ := r.attrs["network.interface.name"].(string)
+	direction, _ := r.attrs["netprobe.observation.direction"].(string)
+	return sighting{device: name, direction: direction}.String()
+}
+
+// initiator is the side of its packets that opened the conversation.
+func (f *flight) initiator() string {
+	if f.toServer {
+		return "source"
+	}
+	return "destination"
+}
+
 func TestClusterCountsEachPacketOnce(t *testing.T) {
 	c := newCluster(t)
 	c.switchOffloadsOff(t)
-	sent := c.tapSenders(t)
+	sent := c.tap(t)
 	// nothing is read before the end, so that what belongs together is together
 	agents := c.start(t, `{interval: 1h}`)
 	flights := c.holdAll(t)
@@ -151,7 +179,7 @@ func TestClusterCountsEachPacketOnce(t *testing.T) {
 			})
 		}
 	}
-	c.requireSameCommunityIDs(t, agents, flights)
+	c.checkCommunityIDs(t, agents, flights)
 }
 
 // attributes are those of a record of a flight on a node that are known before.
@@ -176,10 +204,7 @@ func (f *flight) attributes(c *cluster, n *node) map[string]any {
 	f.setNAT(want, n, own)
 	if key.transport == "tcp" {
 		want["netprobe.flow.initiator_evidence"] = "syn"
-		want["netprobe.flow.initiator"] = "destination"
-		if f.toServer {
-			want["netprobe.flow.initiator"] = "source"
-		}
+		want["netprobe.flow.initiator"] = f.initiator()
 	} else {
 		delete(want, "netprobe.flow.initiator_evidence") // it may be known
 	}
@@ -260,9 +285,9 @@ func requireAttributes(t *testing.T, r record, want map[string]any) {
 	require.Equal(t, want, have)
 }
 
-// requireSameCommunityIDs checks that both directions have the same on a node.
+// checkCommunityIDs checks that both directions have the same on a node.
 // Later fragments of what is translated are only known by their addresses.
-func (c *cluster) requireSameCommunityIDs(t *testing.T, agents [2]*agent, flights []flight) {
+func (c *cluster) checkCommunityIDs(t *testing.T, agents [2]*agent, flights []flight) {
 	t.Helper()
 	for i, n := range c.nodes {
 		all := agents[i].sink.byKey()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // conversation is who opens one with whom, and where the client sends to.
@@ -120,6 +121,23 @@ func (c *conversation) targets(port, servicePort uint16) (listen, dial string) {
 	return l.String(), d.String()
 }
 
+// windowSize is a tenth of what net.core.netdev_max_backlog takes by default, in
+// segments of a pod.
+const windowSize = 128 << 10
+
+// retransmits is how many segments an end has sent again.
+func retransmits(t *testing.T, conn net.Conn) uint32 {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	require.NoError(t, err)
+	var info *unix.TCPInfo
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}))
+	require.NoError(t, err)
+	return info.Total_retrans
+}
+
 // tcp carries size bytes each way over one connection and closes it from the
 // client's end.
 func (c *conversation) tcp(t *testing.T, size int) (client, server view) {
@@ -135,8 +153,13 @@ func (c *conversation) tcp(t *testing.T, size int) (client, server view) {
 	require.NoError(t, err)
 	for _, conn := range []net.Conn{near, far} {
 		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+		// no more on its way than each queue of the kernel takes
+		require.NoError(t, conn.(*net.TCPConn).SetReadBuffer(windowSize))
 	}
 	exchange(t, near, far, size)
+	for _, conn := range []net.Conn{near, far} {
+		require.Zero(t, retransmits(t, conn), "the lab lost packets of %s", c.name)
+	}
 	require.NoError(t, near.(*net.TCPConn).CloseWrite())
 	_, err = io.Copy(io.Discard, far)
 	require.NoError(t, err)

@@ -8,7 +8,6 @@ package e2e
 import (
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"net/netip"
 	"sync"
 	"testing"
@@ -46,39 +45,42 @@ func (v volume) plus(w volume) volume { return volume{v.packets + w.packets, v.b
 type tap struct {
 	*frames
 
-	mu    sync.Mutex // guards flows
-	flows map[flowKey]volume
+	mu       sync.Mutex // guards what follows
+	sent     map[flowKey]volume
+	received map[flowKey]volume
 }
 
 func (n *namespace) tap(t *testing.T, device string) *tap {
 	t.Helper()
-	p := &tap{flows: map[flowKey]volume{}}
-	p.frames = n.frames(t, device, func(header []byte, length int) {
-		key := readKey(header)
+	p := &tap{sent: map[flowKey]volume{}, received: map[flowKey]volume{}}
+	p.frames = n.frames(t, device, func(f frame) {
+		key := readKey(f.header)
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.flows[key] = p.flows[key].plus(volume{1, uint64(length)})
+		flows := p.received
+		if f.leaving {
+			flows = p.sent
+		}
+		flows[key] = flows[key].plus(volume{1, uint64(f.length)})
 	})
 	return p
 }
 
-// all gives what has passed so far.
-func (p *tap) all() map[flowKey]volume {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return maps.Clone(p.flows)
+// flow gives what the device has sent or received of a flow.
+func (p *tap) flow(direction string, key flowKey) volume {
+	return p.sum(direction, func(k flowKey) bool { return k == key })
 }
 
-func (p *tap) flow(key flowKey) volume {
+// sum adds up the flows that match, as the device has sent or received them.
+func (p *tap) sum(direction string, match func(flowKey) bool) volume {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.flows[key]
-}
-
-// sum adds up the flows that match.
-func (p *tap) sum(match func(flowKey) bool) volume {
+	flows := p.received
+	if direction == out {
+		flows = p.sent
+	}
 	var sum volume
-	for key, v := range p.all() {
+	for key, v := range flows {
 		if match(key) {
 			sum = sum.plus(v)
 		}
