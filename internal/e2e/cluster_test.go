@@ -134,11 +134,14 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-// newHost is a namespace in which addresses can be used at once.
+// newHost is a namespace in which addresses can be used at once, and which, once it
+// is set up, sends nothing by itself.
 func newHost(t *testing.T) *namespace {
 	t.Helper()
 	n := newNamespace(t)
 	n.sysctl(t, "ipv6/conf/default/accept_dad", "0")
+	n.sysctl(t, "ipv6/conf/default/router_solicitations", "0")
+	n.sysctl(t, "ipv6/conf/default/mldv2_unsolicited_report_interval", "1") // ms
 	n.sysctl(t, "ipv4/conf/all/rp_filter", "0")
 	n.sysctl(t, "ipv4/icmp_echo_ignore_broadcasts", "0")
 	return n
