@@ -162,10 +162,7 @@ func (c *cluster) newNode(t *testing.T, number int) *node {
 		namespace: n.namespace, name: fmt.Sprintf("node %d", number), node: n,
 		addrs: address("192.168.5%d.1", "fd50:%d::1", number),
 	}
-	// Bridged frames are nothing to do with IP, whatever the machine's default.
-	for _, family := range []string{"ip", "ip6", "arp"} {
-		n.sysctlIfThere(t, "bridge/bridge-nf-call-"+family+"tables", "0")
-	}
+	n.filterBridged(t, "0") // whatever the machine's default
 	n.bridge(t)
 	gateway := address("10.244.%d.1", "fd44:%d::1", number)
 	n.address(t, bridge, gateway, 24, 64)
@@ -321,11 +318,24 @@ func (n *namespace) sysctl(t *testing.T, name, value string) {
 	}))
 }
 
-func (n *namespace) sysctlIfThere(t *testing.T, name, value string) {
+// bridgeFilters hand what is bridged to netfilter, which reassembles and translates
+// it (br_netfilter). Kubernetes wants them on.
+var bridgeFilters = []string{"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"}
+
+// filterBridged sets bridgeFilters, where the kernel has them.
+func (n *node) filterBridged(t *testing.T, value string) {
 	t.Helper()
-	if _, err := os.Stat(filepath.Join("/proc/sys/net", name)); err == nil {
+	if !hasBridgeFilters() {
+		return
+	}
+	for _, name := range bridgeFilters {
 		n.sysctl(t, name, value)
 	}
+}
+
+func hasBridgeFilters() bool {
+	_, err := os.Stat(filepath.Join("/proc/sys/net", bridgeFilters[0]))
+	return err == nil
 }
 
 func (n *namespace) byName(t *testing.T, name string) netlink.Link {
