@@ -83,7 +83,9 @@ func (a *agent) waitReady(t *testing.T) {
 		require.NoError(c, resp.Body.Close())
 		assert.Equal(c, http.StatusOK, resp.StatusCode)
 	}, patience, glance, "NetProbe is not ready")
-	require.True(t, a.running(), "NetProbe has ended")
+	if !a.running() {
+		require.FailNow(t, "NetProbe has ended", "%s", a.cmd.ProcessState)
+	}
 	a.ready = a.uptime(t)
 }
 
