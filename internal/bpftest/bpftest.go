@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -40,6 +41,52 @@ type Options struct {
 	FlowEntries uint32 // of each flow map; 0 means 1024
 	PerCPU      bool   // per-CPU flow maps
 	NoFlows     bool
+
+	TunnelEntries uint32 // of the table of tunnels; 0 means what the programs say
+	// UDP ports whose packets are opened, at most 8 of a kind; nil means what the
+	// programs say.
+	VXLANPorts, GenevePorts []uint16
+	NoGRE, NoIPIP           bool
+
+	// Filter is at most 32 rules; with one that does not exclude, what none of
+	// them includes is not counted.
+	Filter   []bpf.TCFilterRule
+	Sampling uint32 // one in so many packets is counted as a flow; 0 means all
+}
+
+const (
+	maxTunnelPorts = 8
+	maxFilterRules = 32
+)
+
+// configure sets what the programs take as constants.
+func (o *Options) configure(tb testing.TB, spec *ebpf.CollectionSpec) {
+	tb.Helper()
+	set := func(name string, value any) {
+		require.NoError(tb, spec.Variables[name].Set(value), name)
+	}
+	set(bpf.TCVarCfgFlowsPerCpu, o.PerCPU)
+	set(bpf.TCVarCfgFlows, !o.NoFlows)
+	for name, list := range map[string][]uint16{
+		bpf.TCVarCfgVxlanPorts: o.VXLANPorts, bpf.TCVarCfgGenevePorts: o.GenevePorts,
+	} {
+		if list != nil {
+			var ports [maxTunnelPorts]uint16
+			require.LessOrEqual(tb, len(list), len(ports))
+			copy(ports[:], list)
+			set(name, ports)
+		}
+	}
+	set(bpf.TCVarCfgGre, !o.NoGRE)
+	set(bpf.TCVarCfgIpip, !o.NoIPIP)
+
+	var rules [maxFilterRules]bpf.TCFilterRule
+	require.LessOrEqual(tb, len(o.Filter), len(rules))
+	copy(rules[:], o.Filter)
+	set(bpf.TCVarCfgFilter, rules)
+	set(bpf.TCVarCfgFilterLen, uint32(len(o.Filter)))
+	set(bpf.TCVarCfgFilterIncludes, slices.ContainsFunc(o.Filter, func(r bpf.TCFilterRule) bool { return r.Exclude == 0 }))
+	set(bpf.TCVarCfgSampling, max(o.Sampling, 1))
 }
 
 // Runner holds loaded programs.
@@ -84,8 +131,10 @@ func New(tb testing.TB, opts Options) *Runner {
 			spec.Maps[name].Type = ebpf.PerCPUHash
 		}
 	}
-	require.NoError(tb, spec.Variables[bpf.TCVarCfgFlowsPerCpu].Set(opts.PerCPU))
-	require.NoError(tb, spec.Variables[bpf.TCVarCfgFlows].Set(!opts.NoFlows))
+	if opts.TunnelEntries != 0 {
+		spec.Maps[bpf.TCMapTunnels].MaxEntries = opts.TunnelEntries
+	}
+	opts.configure(tb, spec)
 
 	r := &Runner{}
 	require.NoError(tb, explain(spec.LoadAndAssign(&r.TC, nil)))
@@ -357,9 +406,11 @@ func sub(a, b bpf.TCVolume) bpf.TCVolume {
 // SKB is the part of struct __sk_buff (include/uapi/linux/bpf.h) that a test
 // run may set; everything else stays zero.
 type SKB struct {
-	_       [164]byte
-	GSOSegs uint32
-	_       [8]byte
-	GSOSize uint32
-	_       [4]byte
+	_              [36]byte
+	IngressIfindex uint32 // since Linux 5.14
+	_              [124]byte
+	GSOSegs        uint32
+	_              [8]byte
+	GSOSize        uint32
+	_              [4]byte
 }
