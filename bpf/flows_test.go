@@ -153,7 +153,7 @@ func TestInterfacesWithoutFlows(t *testing.T) {
 		res := r.RunTC(t, r.TC.TcIngress, c.frame, c.skb)
 		volume := c.volume(packets.EthernetLen)
 		require.Equal(t, bpftest.Result{
-			Return: tcUnspec, Outcome: c.outcome, Volume: volume, Interface: volume,
+			Return: tcUnspec, Outcome: c.outcome, Volume: volume, Interface: volume, Refused: c.refused(),
 		}, res, c.name)
 	}
 	requireNoLoss(t, r)

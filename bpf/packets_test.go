@@ -100,7 +100,8 @@ func TestPacketsAtTC(t *testing.T) {
 				assert.Equal(t, c.outcome, res.Outcome)
 				assert.Equal(t, volume, res.Volume, "counted under the outcome")
 				assert.Equal(t, volume, res.Interface, "counted for the interface")
-				assert.Equal(t, wantFlows(prog.key(c.flow), volume, c.flags), withoutTimes(res.Flows))
+				assert.Equal(t, c.refused(), res.Refused)
+				assert.Equal(t, c.wantFlows(prog), withoutTimes(res.Flows))
 			})
 		}
 	})
@@ -110,6 +111,7 @@ func TestPacketsAtXDP(t *testing.T) {
 	r := bpftest.New(t, bpftest.Options{})
 	for _, c := range allCases(t) {
 		t.Run(c.name, func(t *testing.T) {
+			c := c.outside()
 			volume := bpf.TCVolume{Packets: 1, Bytes: uint64(len(c.frame))}
 			want := xdpInterface(t, r)
 			want[c.outcome].Packets += volume.Packets
@@ -182,6 +184,7 @@ func TestCutPacketsAtTC(t *testing.T) {
 						require.Equal(t, volume, res.Volume, "cut to %d", size)
 						require.Equal(t, volume, res.Interface, "cut to %d", size)
 						requireCutOutcome(t, &c, size, prog.unseen(), res.Outcome)
+						requireCutRefusal(t, &c, size, res.Refused)
 						requireCutFlows(t, &c, size, prog, res)
 					}
 				})
@@ -195,6 +198,7 @@ func TestCutPacketsAtXDP(t *testing.T) {
 	meter := bpftest.NewMeter(t, bpftest.New(t, bpftest.Options{}))
 	for _, c := range allCases(t) {
 		t.Run(c.name, func(t *testing.T) {
+			c := c.outside()
 			for size := shortest(t, ebpf.XDP, c.frame); size < len(c.frame); size++ {
 				res := meter.RunXDP(t, c.frame[:size])
 
@@ -219,17 +223,65 @@ func requireCutOutcome(tb testing.TB, c *packetCase, size, unseen int, got bpf.T
 	}
 }
 
+// requireCutRefusal checks that a tunnel is refused for what its header says
+// from the length on with which all of that header is there.
+func requireCutRefusal(tb testing.TB, c *packetCase, size int, got bpf.TCTunnelRefusal) {
+	tb.Helper()
+	want := bpf.TCTunnelRefusalTUNNEL_NOT_REFUSED
+	if c.tunnel != nil && size >= c.tunnel.off {
+		want = c.tunnel.refused
+	}
+	require.Equal(tb, want, got, "cut to %d", size)
+}
+
+// cut is the packet of which only the first size bytes are there: in the flow of
+// the tunnel's own packets until the addresses of the packet inside are there.
+func (c packetCase) cut(size int) packetCase {
+	t := c.tunnel
+	if t == nil || t.tunnel == (bpf.TCTunnelKey{}) || (t.addresses != 0 && size >= t.addresses) {
+		return c
+	}
+	tunnel := *t
+	tunnel.len = 0
+	c.flow, c.chain, c.flags, c.tunnel = t.outer, t.chain, 0, &tunnel
+	if size < t.off {
+		tunnel.tunnel = bpf.TCTunnelKey{}
+	} else {
+		flow := *t.outer
+		flow.Has |= uint8(bpf.TCFlowHasFLOW_IS_TUNNEL)
+		c.flow = &flow
+	}
+	return c
+}
+
 // requireCutFlows checks that the first size bytes of a packet made no other
-// flow than the packet did.
+// flow than the packet did, or its tunnel's would have.
 func requireCutFlows(tb testing.TB, c *packetCase, size int, prog classifier, res bpftest.Result) {
 	tb.Helper()
-	whole := prog.key(c.flow)
+	want := wantCutFlows(tb, c, size, prog, res)
+	require.Equal(tb, want, withoutTimes(res.Flows), "cut to %d", size)
+}
+
+func wantCutFlows(tb testing.TB, c *packetCase, size int, prog classifier, res bpftest.Result) []bpftest.Flow {
+	tb.Helper()
+	cut := c.cut(size)
+	whole := prog.key(cut.flow)
+	inTunnel := func(flows []bpftest.Flow) []bpftest.Flow {
+		if cut.tunnel != nil && len(flows) > 0 {
+			cut.segments = 1
+			flows[0].Tunnel = cut.tunnel.tunnel
+			flows[0].Stats.TunnelBytes = cut.tunnelBytes(size, uint64(prog.link))
+		}
+		return flows
+	}
 	if size >= c.whole() {
-		require.Equal(tb, wantFlows(whole, res.Volume, c.flags), withoutTimes(res.Flows), "cut to %d", size)
-		return
+		return inTunnel(wantFlows(whole, res.Volume, cut.flags))
 	}
 	if len(res.Flows) == 0 {
-		return
+		if cut.tunnel != nil {
+			require.Zero(tb, cut.tunnel.tunnel, "cut to %d, a tunnel that was opened is in no flow", size)
+		}
+		return nil
 	}
 	require.Len(tb, res.Flows, 1, "cut to %d", size)
 	require.NotNil(tb, whole, "cut to %d, a packet without a flow has one: %v", size, res.Flows[0].Key)
@@ -239,16 +291,18 @@ func requireCutFlows(tb testing.TB, c *packetCase, size int, prog classifier, re
 	if got.Has&uint8(bpf.TCFlowHasFLOW_HAS_PORTS) == 0 {
 		want.SourcePort, want.DestinationPort = 0, 0
 		want.Has &^= uint8(bpf.TCFlowHasFLOW_HAS_PORTS)
+		// neither its ports nor what it is for are known
+		want.Has &^= uint8(bpf.TCFlowHasFLOW_IS_NESTED) &^ got.Has
 	}
-	if slices.Contains(c.chain, layers.IPProtocol(got.Protocol)) {
+	if slices.Contains(cut.chain, layers.IPProtocol(got.Protocol)) {
 		// it ends before the header that says what comes next, or in it
 		require.Zero(tb, got.Has&uint8(bpf.TCFlowHasFLOW_HAS_PORTS), "cut to %d", size)
 		want.Protocol = got.Protocol
 		want.Has = want.Has&^uint8(bpf.TCFlowHasFLOW_IS_FRAGMENT) | got.Has&uint8(bpf.TCFlowHasFLOW_IS_FRAGMENT)
 	}
-	flags := c.flags & res.Flows[0].Stats.TcpFlagsHint
-	require.Contains(tb, []uint8{0, c.flags}, flags, "cut to %d", size)
-	require.Equal(tb, wantFlows(&want, res.Volume, flags), withoutTimes(res.Flows), "cut to %d", size)
+	flags := cut.flags & res.Flows[0].Stats.TcpFlagsHint
+	require.Contains(tb, []uint8{0, cut.flags}, flags, "cut to %d", size)
+	return inTunnel(wantFlows(&want, res.Volume, flags))
 }
 
 // shortest is the least number of a packet's bytes with which the kernel makes a

@@ -78,6 +78,34 @@ type packetCase struct {
 	skb      *bpftest.SKB
 	segments uint64
 	headers  uint64
+	// jumbo is how many bytes of the frame are in no segment.
+	jumbo uint64
+
+	// tunnel is what is around the flow, or what was refused to be opened.
+	tunnel *carried
+}
+
+// carried is what a packet of a tunnel has besides.
+type carried struct {
+	// tunnel is zero for a packet that is not opened.
+	tunnel  bpf.TCTunnelKey
+	refused bpf.TCTunnelRefusal
+	// outer is the flow of the tunnel's own packet, as if tunnels were not opened;
+	// outside is how it then ends, and needs how many bytes it needs for that: as
+	// many as the packet, if zero.
+	outer   *bpf.TCFlowKey
+	outside bpf.TCParseOutcome
+	needs   int
+	// chain is to outer what a packet's chain is to its flow.
+	chain []layers.IPProtocol
+	// off is where the tunnel's headers end, and addresses where the addresses of
+	// the packet inside do: from then on the flow is its own. Where the flow is the
+	// tunnel's own for good it is 0.
+	off, addresses int
+	// len is how many bytes belong to what is in the tunnel, 0 where that is no flow.
+	len int
+	// endless: no length says so, it ends with the frame.
+	endless bool
 }
 
 // volume is what the packet is on the wire. link is how many bytes of link
@@ -88,7 +116,50 @@ func (c *packetCase) volume(link uint64) bpf.TCVolume {
 		v.Packets = c.segments
 		v.Bytes += (c.segments - 1) * (c.headers - packets.EthernetLen + link)
 	}
+	v.Bytes -= c.jumbo
 	return v
+}
+
+// tunnelBytes is how many bytes of the volume are not of the packet in the
+// tunnel, of which each segment repeats all that is before it. Of the first size
+// bytes of the frame the test run of a device without link header says that they
+// are 14 more than there are.
+func (c *packetCase) tunnelBytes(size int, link uint64) uint64 {
+	if c.tunnel == nil || c.tunnel.len == 0 {
+		return 0
+	}
+	off := c.tunnel.off - packets.EthernetLen + int(link)
+	own := off
+	if !c.tunnel.endless {
+		own = size - min(c.tunnel.len, size-off)
+	}
+	return uint64(own) + (max(c.segments, 1)-1)*uint64(off)
+}
+
+// outside is the packet as the programs see it that open no tunnels.
+func (c packetCase) outside() packetCase {
+	if t := c.tunnel; t != nil {
+		c.outcome, c.flow, c.chain, c.needs, c.tunnel = t.outside, t.outer, t.chain, t.needs, nil
+	}
+	return c
+}
+
+// refused is why the packet is not opened as a tunnel's.
+func (c *packetCase) refused() bpf.TCTunnelRefusal {
+	if c.tunnel == nil {
+		return bpf.TCTunnelRefusalTUNNEL_NOT_REFUSED
+	}
+	return c.tunnel.refused
+}
+
+// wantFlows is the flow table after the packet at a TC program.
+func (c *packetCase) wantFlows(prog classifier) []bpftest.Flow {
+	flows := wantFlows(prog.key(c.flow), c.volume(uint64(prog.link)), c.flags)
+	if c.tunnel != nil && len(flows) > 0 {
+		flows[0].Tunnel = c.tunnel.tunnel
+		flows[0].Stats.TunnelBytes = c.tunnelBytes(len(c.frame), uint64(prog.link))
+	}
+	return flows
 }
 
 // whole is how many bytes must be there for nothing to be missing.
@@ -109,6 +180,8 @@ func allCases(tb testing.TB) []packetCase {
 		ipv6ExtensionCases, ipv6FragmentCases, ipv6LengthCases, ipv6PayloadCases,
 		vlanCases, mplsCases, pppoeCases, snapCases, otherLinkCases, paddingCases,
 		gsoCases,
+		vxlanCases, vxlanRefusalCases, geneveCases, greCases, ipipCases,
+		carriedCases, nestedCases, outerCases, tunnelEndCases, closedCases, tunnelGSOCases,
 	} {
 		all = append(all, cases(tb)...)
 	}
