@@ -92,19 +92,37 @@ struct {
 	__type(value, struct tunnel_handles);
 } tunnel_handles SEC(".maps");
 
-/* next_handle gives a number that no tunnel has had. */
+/* next_handle gives a number that no tunnel has had, or 0 where there is none left. */
 static __always_inline __u32 next_handle(void)
 {
 	struct tunnel_handles *handles;
-	__u32 key = 0, handle;
+	__u32 key = 0, handle = 0;
 
 	handles = bpf_map_lookup_elem(&tunnel_handles, &key);
 	if (!handles)
 		return 0;
 	bpf_spin_lock(&handles->lock);
-	handle = ++handles->last;
+	if (handles->last != (__u32)-1)
+		handle = ++handles->last;
 	bpf_spin_unlock(&handles->lock);
 	return handle;
+}
+
+/* return_handle takes back a number that no tunnel got, unless there are later
+ * ones: a full table would else use them up, packet by packet.
+ */
+static __always_inline void return_handle(__u32 handle)
+{
+	struct tunnel_handles *handles;
+	__u32 key = 0;
+
+	handles = bpf_map_lookup_elem(&tunnel_handles, &key);
+	if (!handles)
+		return;
+	bpf_spin_lock(&handles->lock);
+	if (handles->last == handle)
+		handles->last--;
+	bpf_spin_unlock(&handles->lock);
 }
 
 /* tunnel_handle gives the number that stands for a tunnel in flow keys, or 0 if
@@ -118,8 +136,11 @@ static __always_inline __u32 tunnel_handle(const struct tunnel_key *key)
 	if (known)
 		return known->handle;
 	fresh.handle = next_handle();
+	if (!fresh.handle)
+		return 0;
 	if (!bpf_map_update_elem(&tunnels, key, &fresh, BPF_NOEXIST))
 		return fresh.handle;
+	return_handle(fresh.handle);
 	/* another CPU may have been first */
 	known = bpf_map_lookup_elem(&tunnels, key);
 	return known ? known->handle : 0;

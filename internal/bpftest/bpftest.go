@@ -253,20 +253,24 @@ func (r *Runner) Flows(tb testing.TB) []Flow {
 // resolve puts tunnels in the place of their handles.
 func (r *Runner) resolve(tb testing.TB, flows []Flow) {
 	tb.Helper()
+	if !slices.ContainsFunc(flows, func(f Flow) bool { return f.Key.Tunnel != 0 }) {
+		return
+	}
+	tunnels := make(map[uint32]bpf.TCTunnelKey)
+	var key bpf.TCTunnelKey
+	var value bpf.TCTunnelValue
+	it := r.TC.Tunnels.Iterate()
+	for it.Next(&key, &value) {
+		require.NotZero(tb, value.Handle, "a tunnel has the handle that stands for none")
+		require.NotContains(tb, tunnels, value.Handle, "two tunnels have one handle")
+		tunnels[value.Handle] = key
+	}
+	require.NoError(tb, it.Err())
 	for i := range flows {
-		flow := &flows[i]
-		if flow.Key.Tunnel == 0 {
-			continue
+		if flow := &flows[i]; flow.Key.Tunnel != 0 {
+			require.Contains(tb, tunnels, flow.Key.Tunnel, "no tunnel has the handle")
+			flow.Tunnel, flow.Key.Tunnel = tunnels[flow.Key.Tunnel], 0
 		}
-		var key bpf.TCTunnelKey
-		var value bpf.TCTunnelValue
-		for it := r.TC.Tunnels.Iterate(); it.Next(&key, &value); {
-			if value.Handle == flow.Key.Tunnel {
-				flow.Tunnel, flow.Key.Tunnel = key, 0
-				break
-			}
-		}
-		require.Zero(tb, flow.Key.Tunnel, "no tunnel has the handle")
 	}
 }
 
