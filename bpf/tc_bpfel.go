@@ -43,7 +43,7 @@ type TCFilterRule struct {
 	Protocol    uint8
 	Exclude     uint8
 	HasProtocol uint8
-	Pad         uint8
+	IpVersion   uint8
 }
 
 type TCFlowEvent struct {

@@ -22,7 +22,7 @@ type XDPFilterRule struct {
 	Protocol    uint8
 	Exclude     uint8
 	HasProtocol uint8
-	Pad         uint8
+	IpVersion   uint8
 }
 
 type XDPLedger struct {

@@ -45,7 +45,7 @@ type BenchFilterRule struct {
 	Protocol    uint8
 	Exclude     uint8
 	HasProtocol uint8
-	Pad         uint8
+	IpVersion   uint8
 }
 
 type BenchFlowKey struct {

@@ -32,6 +32,8 @@ static __always_inline bool has_transport_ports(const struct flow_key *key)
 static __always_inline bool rule_matches(const volatile struct filter_rule *rule,
 					 const struct flow_key *key)
 {
+	if (rule->ip_version && key->ip_version != rule->ip_version)
+		return false;
 	if (rule->has_protocol && key->protocol != rule->protocol)
 		return false;
 	if (rule->port_max &&

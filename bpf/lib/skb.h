@@ -73,6 +73,17 @@ static __always_inline enum hook hook_of(enum direction direction)
 	return direction == DIRECTION_INGRESS ? HOOK_TC_INGRESS : HOOK_TC_EGRESS;
 }
 
+/* is_forgotten says whether a packet without a note of where it came in did come
+ * in: where the kernel cuts an IPv6 packet into fragments by copying, it does not
+ * copy the note (ip6_copy_metadata, net/ipv6/ip6_output.c), but it does copy the
+ * socket, which the fragments of what was made here have (ip6_frag_next's caller).
+ */
+static __always_inline bool is_forgotten(const struct __sk_buff *skb, const struct packet *pkt)
+{
+	return pkt->key.ip_version == 6 && !pkt->tunnelled &&
+	       (pkt->more_fragments || pkt->key.has & FLOW_IS_FRAGMENT) && !skb->sk;
+}
+
 /* see_skb finds out what a packet is, and counts it for its interface. */
 static __always_inline __u32 see_skb(struct __sk_buff *skb, enum direction direction,
 				     enum source source, struct packet *pkt, struct volume *v)
@@ -89,6 +100,8 @@ static __always_inline __u32 see_skb(struct __sk_buff *skb, enum direction direc
 		add_vlan(&pkt->key, skb->vlan_tci);
 
 	outcome = parse_tunnelled(&cur, pkt, bpf_ntohs(skb->protocol));
+	if (direction == DIRECTION_EGRESS && !pkt->key.from && is_forgotten(skb, pkt))
+		pkt->key.from = FROM_FORGOTTEN;
 	*v = wire_volume(skb, pkt);
 	count_interface(skb->ifindex, direction, hook, v);
 	count_outcome(hook, outcome, v);

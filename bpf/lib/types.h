@@ -134,6 +134,8 @@ enum flow_has {
 	FLOW_IS_NESTED = 1 << 7,
 };
 
+#define FROM_FORGOTTEN 0xffffffff
+
 /* One direction of a tunnel. */
 struct tunnel_key {
 	/* the tunnel's end points */
@@ -162,7 +164,7 @@ struct flow_key {
 	__u8 destination[16];
 	__u32 ifindex;
 	/* at egress: the interface that the packet last came in on, 0 if it was made
-	 * here or the kernel has forgotten (a tunnel that encapsulates does)
+	 * here or a tunnel has encapsulated it, FROM_FORGOTTEN if it came in somewhere
 	 */
 	__u32 from;
 	/* handle of the tunnel, 0 where there is none or it has none */
@@ -236,7 +238,8 @@ struct filter_rule {
 	__u8 exclude;
 	/* 1 where protocol is to match, which may be 0 */
 	__u8 has_protocol;
-	__u8 pad;
+	/* 4 or 6; 0 means either. IPv4 addresses are in networks of IPv6 by their form. */
+	__u8 ip_version;
 };
 _Static_assert(sizeof(struct filter_rule) == 40, "filter_rule has padding");
 

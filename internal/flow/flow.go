@@ -67,11 +67,14 @@ type Key struct {
 	InterfaceIndex uint32
 	// From is, at egress, the index of the interface that the packets last came in
 	// on; 0 if they were made here, or came out of a tunnel device that put them
-	// into packets of its own.
+	// into packets of its own; FromForgotten if they came in somewhere.
 	From uint32
 	// Tunnel is the one that the packets were in, or are of; nil for none.
 	Tunnel *Tunnel
 }
+
+// FromForgotten stands in Key.From for an interface that the kernel has forgotten.
+const FromForgotten = 1<<32 - 1
 
 // HasTransportPorts says whether the ports are ports: present, and not the
 // type and code of ICMP.

@@ -118,7 +118,6 @@ func TestConfigBad(t *testing.T) {
 		{"flows_host_name", `flows::exclude[0]: cidr: "localhost" is neither a network, such as 10.0.0.0/8, nor an address`},
 		{"flows_zone", `flows::include[0]: cidr: "fe80::1%eth0": zones are not possible`},
 		{"flows_mapped_network", `flows::include[0]: cidr: "::ffff:10.0.0.0/104": write it as an IPv4 network`},
-		{"flows_all_ipv6", `flows::exclude[0]: cidr: "::/0" holds IPv4 too, as ::ffff:0.0.0.0/96; write those networks of IPv6 that are meant, such as 2000::/3 and fc00::/6`},
 		{"flows_port_zero", `flows::include[0]: port: "0" is neither a port from 1 to 65535 nor a range of them, such as 8000-8999`},
 		{"flows_port_too_large", `flows::include[0]: port: "65536" is neither a port from 1 to 65535 nor a range of them, such as 8000-8999`},
 		{"flows_ports_reversed", `flows::include[0]: port: "90-80" is neither a port from 1 to 65535 nor a range of them, such as 8000-8999`},

@@ -48,10 +48,7 @@ func (m *FlowMatch) parse() (flowRule, error) {
 	return rule, errors.Join(errs...)
 }
 
-// mapped is where the programs keep IPv4 addresses (RFC 4291, section 2.5.5.2).
-var mapped = netip.MustParsePrefix("::ffff:0:0/96")
-
-// parseNetwork refuses what would match another IP version's addresses too.
+// parseNetwork reads a network or an address.
 func parseNetwork(text string) (netip.Prefix, error) {
 	if address, err := netip.ParseAddr(text); err == nil {
 		if address.Zone() != "" {
@@ -67,10 +64,7 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	if network.Addr().Is4In6() {
 		return netip.Prefix{}, fmt.Errorf("%q: write it as an IPv4 network", text)
 	}
-	if network = network.Masked(); network.Contains(mapped.Addr()) {
-		return netip.Prefix{}, fmt.Errorf("%q holds IPv4 too, as %s; write those networks of IPv6 that are meant, such as 2000::/3 and fc00::/6", text, mapped)
-	}
-	return network, nil
+	return network.Masked(), nil
 }
 
 func parsePorts(text string) (first, last uint16, err error) {

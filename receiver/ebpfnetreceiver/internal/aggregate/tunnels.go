@@ -49,6 +49,10 @@ type tunnelTotal struct {
 type aliveTunnel struct {
 	first flow.Tunnel
 	last  time.Time
+	// event is one more than the index of its event among those that are not
+	// handed out yet, which records of the same interval may still correct: they
+	// come in no order.
+	event int
 }
 
 // NewTunnels follows at most so many, each of which is gone after it was idle
@@ -100,9 +104,12 @@ func (t *Tunnels) see(tunnel flow.Tunnel, first, last time.Time) {
 		if len(t.alive) >= t.max {
 			return
 		}
-		a = &aliveTunnel{first: tunnel}
-		t.alive[key] = a
 		t.events = append(t.events, TunnelEvent{Tunnel: tunnel, Up: true, At: first})
+		a = &aliveTunnel{first: tunnel, event: len(t.events)}
+		t.alive[key] = a
+	} else if a.event > 0 && first.Before(t.events[a.event-1].At) {
+		a.first = tunnel
+		t.events[a.event-1].Tunnel, t.events[a.event-1].At = tunnel, first
 	}
 	if last.After(a.last) {
 		a.last = last
@@ -127,6 +134,11 @@ func (t *Tunnels) Events(now time.Time) []TunnelEvent {
 		if now.Sub(a.last) > t.idle {
 			t.events = append(t.events, TunnelEvent{Tunnel: a.first, At: a.last.Add(t.idle)})
 			delete(t.alive, key)
+		}
+	}
+	for _, e := range t.events {
+		if a := t.alive[pair(e.Tunnel)]; a != nil {
+			a.event = 0
 		}
 	}
 	events := t.events

@@ -190,6 +190,17 @@ func TestTunnelEvents(t *testing.T) {
 	require.Equal(t, 1, tu.Active())
 }
 
+// Records of an interval come in no order: the event is of the earliest.
+func TestTunnelEventsAreOfTheFirstPacket(t *testing.T) {
+	tu := NewTunnels(10, idle, at(0))
+	first, back := vxlan(vtep2, vtep1, 7), vxlan(vtep1, vtep2, 7)
+	addTunnelled(tu, tunnelled(back, 1, 12), tunnelled(first, 1, 10), tunnelled(back, 1, 11))
+	require.Equal(t, []TunnelEvent{{Tunnel: first, Up: true, At: at(9)}}, tu.Events(at(15)))
+	addTunnelled(tu, tunnelled(back, 1, 5))
+	require.Empty(t, tu.Events(at(15)), "what was handed out stays")
+	require.Equal(t, []TunnelEvent{{Tunnel: first, At: at(12).Add(idle)}}, tu.Events(at(20).Add(idle)))
+}
+
 // Each identifier, each type and each pair of end points is a tunnel of its own,
 // and the pairs of VXLAN are counted.
 func TestTunnelsActiveArePairsOfVXLAN(t *testing.T) {

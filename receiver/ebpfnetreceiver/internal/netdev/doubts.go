@@ -112,6 +112,20 @@ func (b *builder) covered(i Interface) bool {
 	return true
 }
 
+// allEntered says whether whatever comes in was counted, wherever it does.
+func (b *builder) allEntered(flows map[int]verdict) bool {
+	for index, i := range b.all {
+		switch i.Role {
+		case RoleUnknown, RoleLoopback, RoleVRF, RoleIFB, RoleDummy: // nothing comes in by these
+		default:
+			if !flows[index].entered {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // countsEntries says whether any packet is counted when it comes in, be it as
 // it leaves the other end of a pair.
 func (b *builder) countsEntries(flows map[int]verdict) bool {

@@ -21,6 +21,9 @@ import (
 //     it) before the tunnel. net/core/dev.c sets skb_iif at each step up.
 //   - Going out after coming in (skb_iif is set), nothing counts that was counted
 //     coming in. What was not goes by the next rule.
+//     The kernel forgets skb_iif of IPv6 packets that it cuts into fragments; the
+//     programs tell those from what was made here, and they count only where
+//     something comes in that is not counted.
 //   - Going out, made here (skb_iif is 0), the lowest watched interface counts,
 //     but a watched tunnel itself rather than what carries it: skb_scrub_packet
 //     clears skb_iif when the packet is wrapped, so that below the tunnel nobody
@@ -35,6 +38,8 @@ import (
 // A Graph does not change, and is safe for concurrent use.
 type Graph struct {
 	nodes map[int]node
+	// allEntered: whatever comes in from elsewhere is counted coming in.
+	allEntered bool
 	// wrapped are the encapsulations that watched tunnels of this namespace make.
 	wrapped map[encapsulation]struct{}
 	// gone are the nodes that only the graphs before knew, oldest first.
@@ -137,6 +142,7 @@ func NewGraph(all map[int]Interface, watched func(index int) bool, o Options, be
 	for index, i := range b.all {
 		g.nodes[index] = node{role: i.Role, flow: flows[index], outer: outers[index]}
 	}
+	g.allEntered = b.allEntered(flows)
 	g.doubts = b.doubts(flows)
 	g.remember(before)
 	return g
@@ -182,6 +188,8 @@ func (g *Graph) Owns(o Observation) bool {
 		return v.ingress
 	case !v.egress:
 		return false
+	case o.From == flow.FromForgotten:
+		return !g.allEntered
 	case o.From != 0:
 		return !g.nodes[o.From].flow.entered
 	default:

@@ -45,7 +45,9 @@ func (r *FilterRule) encode() bpf.TCFilterRule {
 		return out
 	}
 	address, bits := r.Network.Masked().Addr(), r.Network.Bits()
+	out.IpVersion = 6
 	if address.Is4() {
+		out.IpVersion = 4
 		bits += 128 - 32 // keys have IPv4 as ::ffff:a.b.c.d
 	}
 	bytes := address.As16()

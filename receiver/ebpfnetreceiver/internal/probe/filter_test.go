@@ -165,6 +165,8 @@ func TestFilter(t *testing.T) {
 		{"all of ipv4 is no ipv6", []FilterRule{in("0.0.0.0/0")}, keyOf("2001:db8::1 2001:db8::2", flow.TCP, 1, 2), false},
 		{"ipv6 in the network", []FilterRule{in("2001:db8::/33")}, keyOf("2001:db9::1 2001:db8:7fff::2", flow.TCP, 1, 2), true},
 		{"ipv6 beside the network", []FilterRule{in("2001:db8::/33")}, keyOf("2001:db9::1 2001:db8:8000::2", flow.TCP, 1, 2), false},
+		{"all of ipv6", []FilterRule{in("::/0")}, keyOf("::1 ::2", flow.TCP, 1, 2), true},
+		{"all of ipv6 is not ipv4", []FilterRule{in("::/0")}, keyOf("10.0.0.1 10.0.0.2", flow.TCP, 1, 2), false},
 		{"just the ipv6 address", []FilterRule{in("::1/128")}, keyOf("::1 ::2", flow.TCP, 1, 2), true},
 		{"not just the ipv6 address", []FilterRule{in("::3/128")}, keyOf("::1 ::2", flow.TCP, 1, 2), false},
 		{"first port", []FilterRule{ports(443, 500)}, web, true},
