@@ -86,12 +86,16 @@ func (l *logsSink) start(_ time.Time, netns uint64, ledger *ledger) {
 func (l *logsSink) accounts() bool { return true }
 
 func (l *logsSink) consume(ctx context.Context, w *window) {
+	lost := 0
 	if len(w.tunnelEvents) > 0 {
-		l.enqueue(ctx, batch{tunnels: w.tunnelEvents, observed: w.end})
+		lost += l.enqueue(ctx, batch{tunnels: w.tunnelEvents, observed: w.end})
 	}
 	for records := range slices.Chunk(w.flows, logsBatch) {
 		// the window's records are reused
-		l.enqueue(ctx, batch{records: slices.Clone(records), observed: w.end, accounted: w.accountant == l})
+		lost += l.enqueue(ctx, batch{records: slices.Clone(records), observed: w.end, accounted: w.accountant == l})
+	}
+	if lost > 0 {
+		l.logLost(lost, causeQueueFull, errQueueFull)
 	}
 	select {
 	case l.wake <- struct{}{}:
@@ -99,8 +103,9 @@ func (l *logsSink) consume(ctx context.Context, w *window) {
 	}
 }
 
-// enqueue adds a batch, or loses it where too much waits already.
-func (l *logsSink) enqueue(ctx context.Context, b batch) {
+// enqueue adds a batch, or loses it where too much waits already. It gives how
+// many records were lost.
+func (l *logsSink) enqueue(ctx context.Context, b batch) int {
 	l.mu.Lock()
 	full := l.queued > 0 && l.queued+b.size() > l.max
 	if !full {
@@ -108,9 +113,11 @@ func (l *logsSink) enqueue(ctx context.Context, b batch) {
 		l.queued += b.size()
 	}
 	l.mu.Unlock()
-	if full {
-		l.lose(ctx, b, causeQueueFull, errQueueFull)
+	if !full {
+		return 0
 	}
+	l.account(ctx, b, outcomeLost, causeQueueFull)
+	return b.size()
 }
 
 func (l *logsSink) run(ctx context.Context) {
@@ -160,9 +167,7 @@ func (l *logsSink) deliver(ctx context.Context, b batch) bool {
 	l.obs.EndLogsOp(obsCtx, format, count, err)
 	switch {
 	case err == nil:
-		if b.accounted {
-			l.ledger.addTally(ctx, outcomeExported, "", tallyOf(b.records))
-		}
+		l.account(ctx, b, outcomeExported, "")
 		return true
 	case consumererror.IsPermanent(err):
 		l.lose(ctx, b, causeRefused, err)
@@ -174,10 +179,19 @@ func (l *logsSink) deliver(ctx context.Context, b batch) bool {
 }
 
 func (l *logsSink) lose(ctx context.Context, b batch, cause string, err error) {
+	l.account(ctx, b, outcomeLost, cause)
+	l.logLost(b.size(), cause, err)
+}
+
+// account tells the ledger what became of a batch.
+func (l *logsSink) account(ctx context.Context, b batch, outcome, cause string) {
 	if b.accounted {
-		l.ledger.addTally(ctx, outcomeLost, cause, tallyOf(b.records))
+		l.ledger.addTally(ctx, outcome, cause, tallyOf(b.records))
 	}
-	l.set.Logger.Error("Log records are lost", zap.Int("records", b.size()), zap.String("cause", cause), zap.Error(err))
+}
+
+func (l *logsSink) logLost(records int, cause string, err error) {
+	l.set.Logger.Error("Log records are lost", zap.Int("records", records), zap.String("cause", cause), zap.Error(err))
 }
 
 // stop hands on what waits, and counts what the pipeline does not take as lost.
