@@ -27,16 +27,17 @@ import (
 type pressure struct {
 	flows    int
 	within   time.Duration
-	entries  int // of the flow map
+	entries  int           // of the flow map
+	interval time.Duration // in which more flows come than the map has entries
 	patience time.Duration
 }
 
 // NETPROBE_PRESSURE=full is what `make pressure` does.
 func pressureOf() pressure {
 	if os.Getenv("NETPROBE_PRESSURE") == "full" {
-		return pressure{flows: 1_000_000, within: time.Minute, entries: 65536, patience: 5 * time.Minute}
+		return pressure{flows: 1_000_000, within: time.Minute, entries: 65536, interval: 5 * time.Second, patience: 5 * time.Minute}
 	}
-	return pressure{flows: 60_000, within: 4 * time.Second, entries: 4096, patience: patience}
+	return pressure{flows: 60_000, within: 4 * time.Second, entries: 4096, interval: 500 * time.Millisecond, patience: patience}
 }
 
 // Far more flows than the map has room for, and a pipeline that takes them more
@@ -58,7 +59,7 @@ func TestLedgerUnderPressure(t *testing.T) {
 			l := newLab(t)
 			k := l.link(t, "np0")
 			taker := newSlowTaker(t, l.near, tt.pause)
-			receiver := fmt.Sprintf(`{interfaces: {include: [np0]}, interval: 500ms, flows: {max_entries: %d, queue_size: %d, map: shared}}`, p.entries, tt.queue)
+			receiver := fmt.Sprintf(`{interfaces: {include: [np0]}, interval: %s, flows: {max_entries: %d, queue_size: %d, map: shared}}`, p.interval, p.entries, tt.queue)
 			a := &agent{host: l.near}
 			a.process = l.near.launch(t, command(slowConfig(receiver)))
 			a.waitReady(t)
