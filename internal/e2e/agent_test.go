@@ -30,12 +30,17 @@ const configEnv = "NETPROBE_TEST_CONFIG"
 
 // config is a whole configuration around that of the receiver.
 func config(receiver string) string {
+	return configOf(receiver, "compression: none")
+}
+
+// configOf is the same with other options of the OTLP exporter.
+func configOf(receiver, otlp string) string {
 	return fmt.Sprintf(`
 receivers:
   ebpfnet: %s
 exporters:
   prometheus: {endpoint: "127.0.0.1:9464", without_scope_info: true}
-  otlp_http: {endpoint: "http://%s", compression: none}
+  otlp_http: {endpoint: "http://%s", %s}
 extensions:
   health_check: {endpoint: "127.0.0.1:13133"}
 service:
@@ -44,7 +49,7 @@ service:
   pipelines:
     metrics: {receivers: [ebpfnet], exporters: [prometheus, otlp_http]}
     logs: {receivers: [ebpfnet], exporters: [otlp_http]}
-`, receiver, otlpAddress)
+`, receiver, otlpAddress, otlp)
 }
 
 // command is the binary with a configuration, not started.

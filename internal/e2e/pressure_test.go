@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
+	"go.opentelemetry.io/collector/pdata/pmetric/pmetricotlp"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,7 +62,8 @@ func TestLedgerUnderPressure(t *testing.T) {
 			taker := newSlowTaker(t, l.near, tt.pause)
 			receiver := fmt.Sprintf(`{interfaces: {include: [np0]}, interval: %s, flows: {max_entries: %d, queue_size: %d, map: shared}}`, p.interval, p.entries, tt.queue)
 			a := &agent{host: l.near}
-			a.process = l.near.launch(t, command(slowConfig(receiver)))
+			// no queue between the receiver and the one who takes the logs
+			a.process = l.near.launch(t, command(configOf(receiver, "compression: none, timeout: 1m, sending_queue: {enabled: false}, retry_on_failure: {enabled: false}")))
 			a.waitReady(t)
 			k.up(t)
 
@@ -119,25 +121,6 @@ func (a *agent) requireClosed(t require.TestingT, self families, unit, hook stri
 	return entries
 }
 
-// slowConfig has no queue between the receiver and the one who takes the logs.
-func slowConfig(receiver string) string {
-	return fmt.Sprintf(`
-receivers:
-  ebpfnet: %s
-exporters:
-  prometheus: {endpoint: "127.0.0.1:9464", without_scope_info: true}
-  otlp_http: {endpoint: "http://%s", compression: none, timeout: 1m, sending_queue: {enabled: false}, retry_on_failure: {enabled: false}}
-extensions:
-  health_check: {endpoint: "127.0.0.1:13133"}
-service:
-  extensions: [health_check]
-  telemetry: {metrics: {readers: [{pull: {exporter: {prometheus: {host: 127.0.0.1, port: 8888, without_type_suffix: true, without_units: true}}}}]}}
-  pipelines:
-    metrics: {receivers: [ebpfnet], exporters: [prometheus]}
-    logs: {receivers: [ebpfnet], exporters: [otlp_http]}
-`, receiver, otlpAddress)
-}
-
 // slowTaker takes flow records after a pause for each batch, and keeps no more
 // of them than their sum.
 type slowTaker struct {
@@ -170,14 +153,10 @@ func newSlowTaker(t *testing.T, host *namespace, pause time.Duration) *slowTaker
 		}
 		return plogotlp.NewExportResponse().MarshalProto()
 	}))
-	server := &http.Server{Handler: mux}
-	listener := host.listen(t, "tcp", otlpAddress)
-	done := make(chan error)
-	go func() { done <- server.Serve(listener) }()
-	t.Cleanup(func() {
-		require.NoError(t, server.Close())
-		require.ErrorIs(t, <-done, http.ErrServerClosed)
-	})
+	mux.HandleFunc("POST /v1/metrics", take(func([]byte) ([]byte, error) {
+		return pmetricotlp.NewExportResponse().MarshalProto()
+	}))
+	host.serveOTLP(t, mux)
 	return s
 }
 

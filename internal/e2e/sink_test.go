@@ -51,15 +51,21 @@ func newSink(t *testing.T, host *namespace) *sink {
 		s.metrics = append(s.metrics, req.Metrics())
 		return pmetricotlp.NewExportResponse().MarshalProto()
 	}))
-	server := &http.Server{Handler: mux}
-	listener := host.listen(t, "tcp", otlpAddress)
+	host.serveOTLP(t, mux)
+	return s
+}
+
+// serveOTLP answers where the configuration sends OTLP, until the test ends.
+func (n *namespace) serveOTLP(t *testing.T, handler http.Handler) {
+	t.Helper()
+	server := &http.Server{Handler: handler}
+	listener := n.listen(t, "tcp", otlpAddress)
 	done := make(chan error)
 	go func() { done <- server.Serve(listener) }()
 	t.Cleanup(func() {
 		require.NoError(t, server.Close())
 		require.ErrorIs(t, <-done, http.ErrServerClosed)
 	})
-	return s
 }
 
 // take answers requests as OTLP/HTTP says.
