@@ -127,6 +127,18 @@ func tunnelEndCases(tb testing.TB) []packetCase {
 	headless.tunnel = ptr(*vxlan.tunnel)
 	headless.tunnel.len = 58 - 5
 
+	// the same of its IP options, also where nothing is read behind them
+	options := packets.InnerIPv4(protoUnknown)
+	options.Options = slices.Repeat([]layers.IPv4Option{{OptionType: 1}}, 40)
+	optionless := content{
+		name: "options", layers: []packets.Layer{packets.InnerEthernet(typeIPv4), options, packets.Payload(8)},
+		len: 14 + 60 + 8, addresses: 34, flow: in4(protoUnknown),
+	}.in(tb, vxlan4())
+	optionless = patched(patched(optionless, outerTotal, 20+8+8+14+56), outerUDP, 8+8+14+56)
+	optionless.outcome, optionless.tunnel.len, optionless.tunnel.needs = malformed, 14+56, udpTunnel4+8+14+56
+	first := optionless // of several fragments
+	first.frame = packets.Patch16(first.frame, ipv4Fragment, 0x2000)
+
 	// what is longer than a length can say ends with the frame
 	endless := patched(patched(vxlan, outerTotal, 0), outerUDP, 0)
 	endless.tunnel = ptr(*vxlan.tunnel)
@@ -141,6 +153,8 @@ func tunnelEndCases(tb testing.TB) []packetCase {
 		named(spare, "vxlan with bytes behind the udp datagram"),
 		named(longer, "vxlan with a packet longer than the tunnel's"),
 		named(headless, "vxlan with a transport header longer than the tunnel's datagram"),
+		named(optionless, "vxlan with ip options longer than the tunnel's datagram"),
+		named(first, "vxlan in a first fragment with ip options longer than it"),
 		named(endless, "vxlan longer than the length fields"),
 		named(inner, "vxlan with a packet longer than the length field"),
 	}, tunnelFragmentCases(tb)...)

@@ -66,10 +66,12 @@ static __always_inline enum parse_outcome parse_ipv4(struct cursor *cur, struct 
 	end_at(pkt, total ? cur->off + total : 0);
 	if (total && total < header_len)
 		return PARSE_MALFORMED;
+	/* the options may be too long for the tunnel's datagram that all is in */
+	outcome = need(cur, pkt, header_len);
 	advance(cur, header_len);
 	pkt->header_len = cur->off;
-	if (cur->off > cur->len)
-		return PARSE_TRUNCATED;
+	if (outcome != PARSE_OK)
+		return outcome;
 	if (key->has & FLOW_IS_FRAGMENT)
 		return whole(cur, pkt);
 	return parse_l4(cur, pkt);
