@@ -190,7 +190,14 @@ func tunnelFragmentCases(tb testing.TB) []packetCase {
 	}.in(tb, fragmented(inIP4("ip in ip", protoIPv4, over4(kindIPIP), 0), "in a first fragment", true))
 	udp.frame = packets.Patch16(udp.frame, transport4+2, 20+1008)
 
-	cases := []packetCase{vxlan, ipip, udp}
+	// its length is not that of a fragment, and longer than the datagram says
+	udp6 := content{
+		name: "udp longer than its datagram", layers: []packets.Layer{packets.InnerIPv6(protoUDP), raw(0x9c, 0x41, 0x01, 0xbb, 0, 17, 0, 0), packets.Payload(8)},
+		len: 40 + 8 + 8, addresses: 40, flow: in6(protoUDP, ports),
+	}.in(tb, fragmented(inIP4("ip in ip", protoIPv6, over4(kindIPIP), 0), "in a first fragment", true))
+	udp6.outcome = malformed
+
+	cases := []packetCase{vxlan, ipip, udp, udp6}
 	for _, a := range []around{
 		vxlan4(), geneve4("geneve", 0, typeTEB), inIP4("gre", protoGRE, over4(kindGRE), 4, packets.GRE(typeTEB)),
 	} {
@@ -363,5 +370,14 @@ func jumboCases(tb testing.TB) []packetCase {
 		flow:  v6(protoTCP, ports), flags: tcpACK, chain: plain.chain,
 		skb: other.skb, segments: 3, headers: 14 + 40 + 16 + 20,
 	}
-	return append(cases, other, longer)
+	// no tunnel of the kernel makes one, so around a tunnel it is on the wire
+	outer := content{
+		name: "tcp", layers: []packets.Layer{packets.InnerIPv4(protoTCP), packets.TCP(tcpACK), packets.Payload(280)},
+		len: 40 + 280, addresses: 20, flow: in4(protoTCP, ports), flags: tcpACK,
+	}.in(tb, around{
+		name: "gso ip in a jumbogram", len: 54 + 8, flow: v6(protoIPv4), tunnel: over6(kindIPIP), chain: plain.chain,
+		layers: []packets.Layer{packets.Ethernet(typeIPv6), packets.IPv6(hopByHop), raw(4, 0, 0xc2, 4, 0, 0, 0x01, 0x40)},
+	})
+	outer.skb, outer.segments, outer.headers = other.skb, 3, 54+8+40
+	return append(cases, other, longer, outer)
 }
