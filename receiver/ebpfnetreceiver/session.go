@@ -338,18 +338,21 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 		}
 	}
 	s.flows = s.flows[:0]
-	if err := s.probe.DrainFlows(func(rec *flow.Record) {
+	err := s.probe.DrainFlows(func(rec *flow.Record) {
 		rec.Interface = s.watched.name(int(rec.InterfaceIndex))
 		rec.SampledFrom = uint32(s.cfg.Flows.Sampling)
 		s.flows = append(s.flows, *rec)
-	}); err != nil {
+	})
+	if err != nil {
 		s.logger.Error("Could not read all flows; they stay for the next interval", zap.Error(err))
-	} else {
-		s.watched.forgetRemoved()
 	}
 	s.totals.Collect(w.end, func(p aggregate.InterfacePoint) { w.interfaces = append(w.interfaces, p) })
 	s.lastRead = w.end
 	s.joinFlows(ctx, &w)
+	if err == nil {
+		// not before: what they saw had to be judged by what they were
+		s.watched.forgetRemoved()
+	}
 
 	if health, err := s.probe.Health(); err != nil {
 		s.logger.Error("Could not read the health counters", zap.Error(err))

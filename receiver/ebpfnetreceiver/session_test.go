@@ -20,6 +20,7 @@ import (
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
 
@@ -314,6 +315,27 @@ func TestSessionCountsEachPacketOnce(t *testing.T) {
 	f.count(owned, 3)
 	s.collect(context.Background(), nil)
 	require.Len(t, sk.last(t).flows, 2)
+}
+
+// A bridge and its port that come and go between two readings are judged by what
+// they were: the port counts what the bridge passes up.
+func TestSessionJudgesWhatIsGoneByWhatItWas(t *testing.T) {
+	s, f, sk := openTestSession(t)
+	s.chooseOwners = func() join.Owners { return owners{s.owners()} }
+	bridge, port := device(owned, "fake1"), device(noted, "fake2")
+	bridge.Role, port.Role, port.Master = netdev.RoleBridge, netdev.RolePod, owned
+	for _, iface := range []netdev.Interface{bridge, port} {
+		s.handle(netdev.Event{Interface: iface})
+	}
+	f.count(owned, 3)
+	f.count(noted, 3)
+	s.handle(gone(noted, "fake2"))
+	s.handle(gone(owned, "fake1"))
+	s.collect(context.Background(), nil)
+	w := sk.last(t)
+	require.Len(t, w.flows, 1)
+	require.Equal(t, "fake2", w.flows[0].Interface)
+	require.Equal(t, []string{"fake1"}, w.flows[0].Others)
 }
 
 // The frames of a tunnel count once too, also where the flows in it are counted
