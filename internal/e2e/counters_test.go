@@ -113,6 +113,10 @@ func TestInterfaceMetricsAreNamedAsPromised(t *testing.T) {
 			continue
 		}
 		found[name] = family.GetType()
+		if name == "netprobe_interface_utilization_ratio" {
+			requireUtilization(t, family)
+			continue
+		}
 		require.Len(t, family.GetMetric(), 1, name)
 		require.Equal(t, map[string]string{"network_interface_name": "np0"}, labels(family.GetMetric()[0]), name)
 	}
@@ -125,8 +129,26 @@ func TestInterfaceMetricsAreNamedAsPromised(t *testing.T) {
 		"netprobe_interface_tx_packets_rate":  dto.MetricType_GAUGE,
 		"netprobe_interface_rx_bytes_rate":    dto.MetricType_GAUGE,
 		"netprobe_interface_tx_bytes_rate":    dto.MetricType_GAUGE,
+
+		"netprobe_interface_utilization_ratio": dto.MetricType_GAUGE,
 	}, found)
 	require.NotContains(t, slices.Collect(maps.Keys(all)), "target_info")
+}
+
+// requireUtilization checks the series of one interface, a veth pair's end, which
+// says that it has 10 Gbit/s.
+func requireUtilization(t *testing.T, family *dto.MetricFamily) {
+	t.Helper()
+	found := map[string]bool{}
+	for _, m := range family.GetMetric() {
+		l := labels(m)
+		found[l["network_io_direction"]] = true
+		require.Equal(t, "np0", l["network_interface_name"])
+		require.Len(t, l, 2)
+		require.GreaterOrEqual(t, value(m), 0.0)
+		require.Less(t, value(m), 1.0)
+	}
+	require.Equal(t, map[string]bool{"receive": true, "transmit": true}, found)
 }
 
 func TestRatesFollowTheTraffic(t *testing.T) {

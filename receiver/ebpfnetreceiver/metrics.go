@@ -192,7 +192,7 @@ func (m *metricsSink) convert(w *window) delivery {
 	m.interfaces = map[string]aggregate.InterfacePoint{}
 	at := pcommon.NewTimestampFromTime(w.end)
 	for _, p := range d.interfaces {
-		m.recordInterface(at, &p)
+		m.recordInterface(at, &p, w.speeds[p.Name])
 		// also for what one that has just gone had counted
 		if w.xdp[p.Name] || p.Gained.XDP != (flow.InterfaceCounters{}).XDP {
 			m.recordXDP(at, &p)
@@ -276,7 +276,9 @@ var (
 	}
 )
 
-func (m *metricsSink) recordInterface(at pcommon.Timestamp, p *aggregate.InterfacePoint) {
+// recordInterface records what was counted on an interface, whose speed is in
+// bits per second, or 0 where it is not known.
+func (m *metricsSink) recordInterface(at pcommon.Timestamp, p *aggregate.InterfacePoint, speed float64) {
 	if m.cfg.TC.Mode == "off" {
 		return
 	}
@@ -284,10 +286,10 @@ func (m *metricsSink) recordInterface(at pcommon.Timestamp, p *aggregate.Interfa
 	m.builder.RecordNetprobeInterfaceRxBytesDataPoint(at, int64(p.Total.Rx.Bytes), p.Name)
 	m.builder.RecordNetprobeInterfaceTxPacketsDataPoint(at, int64(p.Total.Tx.Packets), p.Name)
 	m.builder.RecordNetprobeInterfaceTxBytesDataPoint(at, int64(p.Total.Tx.Bytes), p.Name)
-	m.recordRates(at, p)
+	m.recordRates(at, p, speed)
 }
 
-func (m *metricsSink) recordRates(at pcommon.Timestamp, p *aggregate.InterfacePoint) {
+func (m *metricsSink) recordRates(at pcommon.Timestamp, p *aggregate.InterfacePoint, speed float64) {
 	seconds := p.Elapsed.Seconds()
 	if seconds <= 0 {
 		return
@@ -296,6 +298,12 @@ func (m *metricsSink) recordRates(at pcommon.Timestamp, p *aggregate.InterfacePo
 	m.builder.RecordNetprobeInterfaceRxBytesRateDataPoint(at, float64(p.Gained.Rx.Bytes)/seconds, p.Name)
 	m.builder.RecordNetprobeInterfaceTxPacketsRateDataPoint(at, float64(p.Gained.Tx.Packets)/seconds, p.Name)
 	m.builder.RecordNetprobeInterfaceTxBytesRateDataPoint(at, float64(p.Gained.Tx.Bytes)/seconds, p.Name)
+	if speed <= 0 {
+		return
+	}
+	full := speed / 8 * seconds // bytes
+	m.builder.RecordNetprobeInterfaceUtilizationDataPoint(at, float64(p.Gained.Rx.Bytes)/full, p.Name, metadata.AttributeNetworkIoDirectionReceive)
+	m.builder.RecordNetprobeInterfaceUtilizationDataPoint(at, float64(p.Gained.Tx.Bytes)/full, p.Name, metadata.AttributeNetworkIoDirectionTransmit)
 }
 
 // recordXDP folds the outcomes: what is well-formed and not IP, or more deeply

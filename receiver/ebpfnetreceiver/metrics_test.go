@@ -111,6 +111,7 @@ func fullWindow() *window {
 	w.interfaces = []aggregate.InterfacePoint{interfacePoint("eth0"), interfacePoint("eth1")}
 	w.interfaces[1].Total.XDP, w.interfaces[1].Gained.XDP = none.XDP, none.XDP
 	w.xdp = map[string]bool{"eth0": true}
+	w.speeds = map[string]float64{"eth0": 1e5} // of which 1111 and 2222 bytes in 5 s are 1.8 and 3.6 %
 	end := func(ip string) netip.Addr { return netip.MustParseAddr(ip) }
 	tunnel := func(id uint32, source, destination string, packets uint64, start int64) aggregate.TunnelPoint {
 		return aggregate.TunnelPoint{

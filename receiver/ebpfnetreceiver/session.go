@@ -45,6 +45,8 @@ type window struct {
 	interfaces []aggregate.InterfacePoint
 	// xdp has the names of interfaces that the XDP program is attached to.
 	xdp map[string]bool
+	// speeds has those of links, in bits per second, where they are known.
+	speeds map[string]float64
 	// flows has the records that are counted, each packet in one of them.
 	flows []flow.Record
 	// accountant is the sink that tells the ledger what became of them.
@@ -103,6 +105,7 @@ type session struct {
 	telemetry *telemetry
 	joiner    *join.Joiner
 	listeners *listeners.Table // nil without flows
+	speeds    *netdev.Speeds   // nil where they cannot be asked for
 	nat       *conntrack.Table // nil where it is off or the kernel has none
 	// graphOptions are for the graph of interfaces.
 	graphOptions netdev.Options
@@ -225,6 +228,9 @@ func (s *session) open() error {
 		s.joiner.Listeners = s.listeners
 	}
 	s.openNAT()
+	if s.speeds, err = netdev.OpenSpeeds(); err != nil {
+		s.logger.Warn("No utilization, because the speeds of links cannot be asked for", zap.Error(err))
+	}
 	s.graphOptions = netdev.Options{VXLANPorts: opts.Tunnels.VXLANPorts, GenevePorts: opts.Tunnels.GenevePorts, GRE: s.cfg.Tunnels.GRE, IPIP: s.cfg.Tunnels.IPIP}
 	s.watched = newWatchList(netdev.Filter{Include: s.cfg.Interfaces.Include, Exclude: s.cfg.Interfaces.Exclude})
 	all, err := s.subscribe()
@@ -319,6 +325,8 @@ func (s *session) close() error {
 		s.telemetry.close()
 	}
 	errNAT := s.closeNAT()
+	s.speeds.Close()
+	s.speeds = nil
 	if s.probe == nil {
 		return errNAT
 	}
@@ -330,9 +338,12 @@ func (s *session) close() error {
 
 // collect reads all counters once and gives them to all sinks.
 func (s *session) collect(ctx context.Context, leaving sink) {
-	w := window{start: s.lastRead, end: time.Now(), xdp: map[string]bool{}, leaving: leaving}
+	w := window{start: s.lastRead, end: time.Now(), xdp: map[string]bool{}, speeds: map[string]float64{}, leaving: leaving}
 	for index, iface := range s.watched.attached {
 		s.observe(index)
+		if speed, ok := s.speeds.BitsPerSecond(iface.Name, w.end); ok {
+			w.speeds[iface.Name] = speed
+		}
 		if s.watched.xdp[index] {
 			w.xdp[iface.Name] = true
 		}

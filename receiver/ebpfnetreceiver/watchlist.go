@@ -249,6 +249,7 @@ func (s *session) unwatch(iface netdev.Interface) {
 		s.logger.Warn("Could not detach from an interface", zap.String("interface", iface.Name), zap.Error(err))
 	}
 	s.totals.Vanish(iface.Index, time.Now())
+	s.speeds.Forget(iface.Name)
 	s.telemetry.detached(iface.Index)
 	delete(s.watched.attached, iface.Index)
 	delete(s.watched.xdp, iface.Index)

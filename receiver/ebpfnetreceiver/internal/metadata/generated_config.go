@@ -206,6 +206,26 @@ func (ms *NetprobeInterfaceTxPacketsRateMetricConfig) Unmarshal(parser *confmap.
 	return nil
 }
 
+// NetprobeInterfaceUtilizationMetricConfig provides config for the netprobe.interface.utilization metric.
+type NetprobeInterfaceUtilizationMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeInterfaceUtilizationMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // NetprobeVxlanBytesMetricConfig provides config for the netprobe.vxlan.bytes metric.
 type NetprobeVxlanBytesMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -338,6 +358,7 @@ type MetricsConfig struct {
 	NetprobeInterfaceTxBytesRate   NetprobeInterfaceTxBytesRateMetricConfig   `mapstructure:"netprobe.interface.tx.bytes.rate"`
 	NetprobeInterfaceTxPackets     NetprobeInterfaceTxPacketsMetricConfig     `mapstructure:"netprobe.interface.tx.packets"`
 	NetprobeInterfaceTxPacketsRate NetprobeInterfaceTxPacketsRateMetricConfig `mapstructure:"netprobe.interface.tx.packets.rate"`
+	NetprobeInterfaceUtilization   NetprobeInterfaceUtilizationMetricConfig   `mapstructure:"netprobe.interface.utilization"`
 	NetprobeVxlanBytes             NetprobeVxlanBytesMetricConfig             `mapstructure:"netprobe.vxlan.bytes"`
 	NetprobeVxlanPackets           NetprobeVxlanPacketsMetricConfig           `mapstructure:"netprobe.vxlan.packets"`
 	NetprobeVxlanTunnelsActive     NetprobeVxlanTunnelsActiveMetricConfig     `mapstructure:"netprobe.vxlan.tunnels.active"`
@@ -376,6 +397,9 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		NetprobeInterfaceTxPacketsRate: NetprobeInterfaceTxPacketsRateMetricConfig{
+			Enabled: true,
+		},
+		NetprobeInterfaceUtilization: NetprobeInterfaceUtilizationMetricConfig{
 			Enabled: true,
 		},
 		NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{

@@ -56,6 +56,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetprobeInterfaceTxPacketsRate: NetprobeInterfaceTxPacketsRateMetricConfig{
 						Enabled: true,
 					},
+					NetprobeInterfaceUtilization: NetprobeInterfaceUtilizationMetricConfig{
+						Enabled: true,
+					},
 					NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{
 						Enabled: true,
 					},
@@ -111,6 +114,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetprobeInterfaceTxPacketsRate: NetprobeInterfaceTxPacketsRateMetricConfig{
 						Enabled: false,
 					},
+					NetprobeInterfaceUtilization: NetprobeInterfaceUtilizationMetricConfig{
+						Enabled: false,
+					},
 					NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{
 						Enabled: false,
 					},
@@ -136,7 +142,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeInterfaceUtilizationMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

@@ -74,6 +74,32 @@ var MapAttributeNetprobeXdpOutcome = map[string]AttributeNetprobeXdpOutcome{
 	"truncated": AttributeNetprobeXdpOutcomeTruncated,
 }
 
+// AttributeNetworkIoDirection specifies the value network.io.direction attribute.
+type AttributeNetworkIoDirection int
+
+const (
+	_ AttributeNetworkIoDirection = iota
+	AttributeNetworkIoDirectionTransmit
+	AttributeNetworkIoDirectionReceive
+)
+
+// String returns the string representation of the AttributeNetworkIoDirection.
+func (av AttributeNetworkIoDirection) String() string {
+	switch av {
+	case AttributeNetworkIoDirectionTransmit:
+		return "transmit"
+	case AttributeNetworkIoDirectionReceive:
+		return "receive"
+	}
+	return ""
+}
+
+// MapAttributeNetworkIoDirection is a helper map of string to AttributeNetworkIoDirection attribute value.
+var MapAttributeNetworkIoDirection = map[string]AttributeNetworkIoDirection{
+	"transmit": AttributeNetworkIoDirectionTransmit,
+	"receive":  AttributeNetworkIoDirectionReceive,
+}
+
 // AttributeNetworkType specifies the value network.type attribute.
 type AttributeNetworkType int
 
@@ -141,6 +167,10 @@ var MetricsInfo = metricsInfo{
 		Name:       "netprobe.interface.tx.packets.rate",
 		Attributes: []string{"network.interface.name"},
 	},
+	NetprobeInterfaceUtilization: metricInfo{
+		Name:       "netprobe.interface.utilization",
+		Attributes: []string{"network.interface.name", "network.io.direction"},
+	},
 	NetprobeVxlanBytes: metricInfo{
 		Name:       "netprobe.vxlan.bytes",
 		Attributes: []string{"netprobe.tunnel.id", "netprobe.tunnel.source.address", "netprobe.tunnel.destination.address"},
@@ -177,6 +207,7 @@ type metricsInfo struct {
 	NetprobeInterfaceTxBytesRate   metricInfo
 	NetprobeInterfaceTxPackets     metricInfo
 	NetprobeInterfaceTxPacketsRate metricInfo
+	NetprobeInterfaceUtilization   metricInfo
 	NetprobeVxlanBytes             metricInfo
 	NetprobeVxlanPackets           metricInfo
 	NetprobeVxlanTunnelsActive     metricInfo
@@ -740,6 +771,59 @@ func newMetricNetprobeInterfaceTxPacketsRate(cfg NetprobeInterfaceTxPacketsRateM
 	return m
 }
 
+type metricNetprobeInterfaceUtilization struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   NetprobeInterfaceUtilizationMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.interface.utilization metric with initial data.
+func (m *metricNetprobeInterfaceUtilization) init() {
+	m.data.SetName("netprobe.interface.utilization")
+	m.data.SetDescription("Throughput over the last interval against the speed that the link states, 0 to 1. Present where the driver states one. Bytes are those of frames; preamble, frame check sequence and gaps between frames are left out, so a full link of small frames stays below 1. Virtual devices may state a speed that they are not held to.")
+	m.data.SetUnit("1")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeInterfaceUtilization) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
+	dp.Attributes().PutStr("network.io.direction", networkIoDirectionAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeInterfaceUtilization) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeInterfaceUtilization) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeInterfaceUtilization(cfg NetprobeInterfaceUtilizationMetricConfig) metricNetprobeInterfaceUtilization {
+	m := metricNetprobeInterfaceUtilization{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricNetprobeVxlanBytes struct {
 	data     pmetric.Metric                 // data buffer for generated metric.
 	config   NetprobeVxlanBytesMetricConfig // metric config provided by user.
@@ -1086,6 +1170,7 @@ type MetricsBuilder struct {
 	metricNetprobeInterfaceTxBytesRate   metricNetprobeInterfaceTxBytesRate
 	metricNetprobeInterfaceTxPackets     metricNetprobeInterfaceTxPackets
 	metricNetprobeInterfaceTxPacketsRate metricNetprobeInterfaceTxPacketsRate
+	metricNetprobeInterfaceUtilization   metricNetprobeInterfaceUtilization
 	metricNetprobeVxlanBytes             metricNetprobeVxlanBytes
 	metricNetprobeVxlanPackets           metricNetprobeVxlanPackets
 	metricNetprobeVxlanTunnelsActive     metricNetprobeVxlanTunnelsActive
@@ -1127,6 +1212,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricNetprobeInterfaceTxBytesRate:   newMetricNetprobeInterfaceTxBytesRate(mbc.Metrics.NetprobeInterfaceTxBytesRate),
 		metricNetprobeInterfaceTxPackets:     newMetricNetprobeInterfaceTxPackets(mbc.Metrics.NetprobeInterfaceTxPackets),
 		metricNetprobeInterfaceTxPacketsRate: newMetricNetprobeInterfaceTxPacketsRate(mbc.Metrics.NetprobeInterfaceTxPacketsRate),
+		metricNetprobeInterfaceUtilization:   newMetricNetprobeInterfaceUtilization(mbc.Metrics.NetprobeInterfaceUtilization),
 		metricNetprobeVxlanBytes:             newMetricNetprobeVxlanBytes(mbc.Metrics.NetprobeVxlanBytes),
 		metricNetprobeVxlanPackets:           newMetricNetprobeVxlanPackets(mbc.Metrics.NetprobeVxlanPackets),
 		metricNetprobeVxlanTunnelsActive:     newMetricNetprobeVxlanTunnelsActive(mbc.Metrics.NetprobeVxlanTunnelsActive),
@@ -1209,6 +1295,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricNetprobeInterfaceTxBytesRate.emit(ils.Metrics())
 	mb.metricNetprobeInterfaceTxPackets.emit(ils.Metrics())
 	mb.metricNetprobeInterfaceTxPacketsRate.emit(ils.Metrics())
+	mb.metricNetprobeInterfaceUtilization.emit(ils.Metrics())
 	mb.metricNetprobeVxlanBytes.emit(ils.Metrics())
 	mb.metricNetprobeVxlanPackets.emit(ils.Metrics())
 	mb.metricNetprobeVxlanTunnelsActive.emit(ils.Metrics())
@@ -1284,6 +1371,11 @@ func (mb *MetricsBuilder) RecordNetprobeInterfaceTxPacketsDataPoint(ts pcommon.T
 // RecordNetprobeInterfaceTxPacketsRateDataPoint adds a data point to netprobe.interface.tx.packets.rate metric.
 func (mb *MetricsBuilder) RecordNetprobeInterfaceTxPacketsRateDataPoint(ts pcommon.Timestamp, val float64, networkInterfaceNameAttributeValue string) {
 	mb.metricNetprobeInterfaceTxPacketsRate.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue)
+}
+
+// RecordNetprobeInterfaceUtilizationDataPoint adds a data point to netprobe.interface.utilization metric.
+func (mb *MetricsBuilder) RecordNetprobeInterfaceUtilizationDataPoint(ts pcommon.Timestamp, val float64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue AttributeNetworkIoDirection) {
+	mb.metricNetprobeInterfaceUtilization.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue, networkIoDirectionAttributeValue.String())
 }
 
 // RecordNetprobeVxlanBytesDataPoint adds a data point to netprobe.vxlan.bytes metric.

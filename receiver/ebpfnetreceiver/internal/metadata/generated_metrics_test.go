@@ -89,6 +89,9 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordNetprobeInterfaceTxPacketsRateDataPoint(ts, 1, "network.interface.name-val")
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordNetprobeInterfaceUtilizationDataPoint(ts, 1, "network.interface.name-val", AttributeNetworkIoDirectionTransmit)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordNetprobeVxlanBytesDataPoint(ts, 1, 18, "netprobe.tunnel.source.address-val", "netprobe.tunnel.destination.address-val")
 			defaultMetricsCount++
 			allMetricsCount++
@@ -350,6 +353,24 @@ func TestMetricsBuilder(t *testing.T) {
 					networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
 					assert.True(t, ok)
 					assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
+				case "netprobe.interface.utilization":
+					assert.False(t, validatedMetrics["netprobe.interface.utilization"], "Found a duplicate in the metrics slice: netprobe.interface.utilization")
+					validatedMetrics["netprobe.interface.utilization"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Throughput over the last interval against the speed that the link states, 0 to 1. Present where the driver states one. Bytes are those of frames; preamble, frame check sequence and gaps between frames are left out, so a full link of small frames stays below 1. Virtual devices may state a speed that they are not held to.", mi.Description())
+					assert.Equal(t, "1", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
+					assert.True(t, ok)
+					assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
+					networkIoDirectionAttrVal, ok := dp.Attributes().Get("network.io.direction")
+					assert.True(t, ok)
+					assert.Equal(t, "transmit", networkIoDirectionAttrVal.Str())
 				case "netprobe.vxlan.bytes":
 					assert.False(t, validatedMetrics["netprobe.vxlan.bytes"], "Found a duplicate in the metrics slice: netprobe.vxlan.bytes")
 					validatedMetrics["netprobe.vxlan.bytes"] = true
