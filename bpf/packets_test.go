@@ -236,7 +236,9 @@ func requireCutRefusal(tb testing.TB, c *packetCase, size int, got bpf.TCTunnelR
 
 // cut is the packet of which only the first size bytes are there: in the flow of
 // the tunnel's own packets until the addresses of the packet inside are there.
-func (c packetCase) cut(size int) packetCase {
+// Of what is not read it is known by the packet's length alone that it is there,
+// which may be unseen bytes too many.
+func (c packetCase) cut(size, unseen int) packetCase {
 	t := c.tunnel
 	if t == nil || t.tunnel == (bpf.TCTunnelKey{}) || (t.addresses != 0 && size >= t.addresses) {
 		return c
@@ -244,7 +246,7 @@ func (c packetCase) cut(size int) packetCase {
 	tunnel := *t
 	tunnel.len = 0
 	c.flow, c.chain, c.flags, c.tunnel = t.outer, t.chain, 0, &tunnel
-	if size < t.off {
+	if size < t.off-min(t.unread, unseen) {
 		tunnel.tunnel = bpf.TCTunnelKey{}
 	} else {
 		flow := *t.outer
@@ -264,7 +266,7 @@ func requireCutFlows(tb testing.TB, c *packetCase, size int, prog classifier, re
 
 func wantCutFlows(tb testing.TB, c *packetCase, size int, prog classifier, res bpftest.Result) []bpftest.Flow {
 	tb.Helper()
-	cut := c.cut(size)
+	cut := c.cut(size, prog.unseen())
 	whole := prog.key(cut.flow)
 	inTunnel := func(flows []bpftest.Flow) []bpftest.Flow {
 		if cut.tunnel != nil && len(flows) > 0 {

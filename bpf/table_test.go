@@ -102,6 +102,8 @@ type carried struct {
 	// the packet inside do: from then on the flow is its own. Where the flow is the
 	// tunnel's own for good it is 0.
 	off, addresses int
+	// unread is how many bytes before off are stepped over and not read.
+	unread int
 	// len is how many bytes belong to what is in the tunnel, 0 where that is no flow.
 	len int
 	// endless: no length says so, it ends with the frame.

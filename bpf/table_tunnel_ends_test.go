@@ -58,6 +58,8 @@ func outerCases(tb testing.TB) []packetCase {
 	options := vxlan4()
 	options.name, options.len = "vxlan behind ipv4 options", options.len+8
 	options.layers = slices.Replace(slices.Clone(options.layers), 1, 2, packets.Layer(packets.IPv4Options(protoUDP, 8)))
+	ipip := inIP4("ip in ip behind ipv4 options", protoIPv4, over4(kindIPIP), 8)
+	ipip.layers[1] = packets.IPv4Options(protoIPv4, 8)
 	extended := vxlan6()
 	extended.name, extended.len, extended.chain = "vxlan behind extension headers", extended.len+24, []layers.IPProtocol{hopByHop, destOptions}
 	extended.layers = slices.Replace(slices.Clone(extended.layers), 1, 2, packets.Layer(packets.IPv6(hopByHop)),
@@ -66,8 +68,10 @@ func outerCases(tb testing.TB) []packetCase {
 	limited := inIP6("ip in ipv6 behind an encapsulation limit", protoIPv6, over6(kindIPIP), 8)
 	limited.chain = []layers.IPProtocol{destOptions}
 	limited.layers = []packets.Layer{packets.Ethernet(typeIPv6), packets.IPv6(destOptions), packets.Options(protoIPv6, 8)}
+	stepped := packet4().in(tb, ipip)
+	stepped.tunnel.unread = 8
 	return append(cases,
-		frame6().in(tb, options), frame4().in(tb, extended), packet6().in(tb, limited))
+		frame6().in(tb, options), stepped, frame4().in(tb, extended), packet6().in(tb, limited))
 }
 
 // tunnelEndCases are about where what is in a tunnel ends.
@@ -244,11 +248,13 @@ func closedCases(tb testing.TB) []packetCase {
 			outcome: malformed, flow: a.flow, tunnel: &carried{outer: a.flow},
 		}
 	}
-	badUDP := frame4().in(tb, vxlan4())
-	badUDP.frame = packets.Patch16(badUDP.frame, transport4+4, 7)
-	badUDP = closed(badUDP)
-	badUDP.name, badUDP.outcome = "closed vxlan with a udp length too short", malformed
-	badUDP.tunnel.outside = malformed
+	withUDPLength := func(name string, size uint16) packetCase {
+		c := frame4().in(tb, vxlan4())
+		c.frame = packets.Patch16(c.frame, transport4+4, size)
+		c = closed(c)
+		c.name, c.outcome, c.tunnel.outside = "closed vxlan with "+name, malformed, malformed
+		return c
+	}
 	return []packetCase{
 		closed(frame4().in(tb, gpe)), closed(frame4().in(tb, from)), closed(frame4().in(tb, lite)), overTCP,
 		short("vxlan without its header", vxlan4(), 0),
@@ -259,7 +265,8 @@ func closedCases(tb testing.TB) []packetCase {
 		short("gre with half its key", inIP4("", protoGRE, bpf.TCTunnelKey{}, 4, raw(), raw()), 0).replaced(tb, 0x20, 0, 8, 0, 0, 0, 1),
 		short("gre with half its checksum", inIP4("", protoGRE, bpf.TCTunnelKey{}, 4, raw(), raw()), 0).replaced(tb, 0x80, 0, 8, 0, 0, 0, 1),
 		short("gre with half its sequence number", inIP4("", protoGRE, bpf.TCTunnelKey{}, 4, raw(), raw()), 0).replaced(tb, 0x30, 0, 8, 0, 0, 0, 1, 2, 0, 0, 1),
-		badUDP,
+		withUDPLength("a udp length too short", 7),
+		withUDPLength("a udp length too long", 8+8+58+1),
 	}
 }
 

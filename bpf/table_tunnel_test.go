@@ -364,6 +364,8 @@ func geneveDamageCases(tb testing.TB) []packetCase {
 		damaged("option longer than the options", 1, 0, 0x65, 0x58, 1, 2, 3, 0, 0, 0, 0, 1),
 		damaged("second option longer than the options", 3, 0, 0x65, 0x58, 1, 2, 3, 0,
 			0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 31),
+		damaged("last of as many options as there can be longer than the options",
+			append(append([]byte{63, 0, 0x65, 0x58, 1, 2, 3, 0}, make([]byte, 62*4)...), 0, 0, 0, 1)...),
 		// more than the datagram has: 63 words, and 58 bytes behind the header
 		damaged("options longer than the datagram", 63, 0, 0x65, 0x58, 1, 2, 3, 0),
 	}
