@@ -27,6 +27,16 @@ func (p Protocol) IsICMP() bool {
 	return p == ICMP || p == ICMPv6
 }
 
+// HasPorts says whether the protocol has ports.
+func (p Protocol) HasPorts() bool {
+	switch p {
+	case TCP, UDP, UDPLite, SCTP, DCCP:
+		return true
+	default:
+		return false
+	}
+}
+
 // String gives the keyword of IANA's "Assigned Internet Protocol Numbers" in
 // lower case, or the number where the registry has no keyword.
 func (p Protocol) String() string {

@@ -18,12 +18,12 @@ import (
 func TestFlowsFilter(t *testing.T) {
 	cfg := FlowsConfig{
 		Include: []FlowMatch{{CIDR: "10.0.0.0/8", Port: "8000-8999"}, {Protocol: "udp"}},
-		Exclude: []FlowMatch{{CIDR: "2001:db8::1", Port: "53", Protocol: "0"}},
+		Exclude: []FlowMatch{{CIDR: "2001:db8::1", Port: "53", Protocol: "17"}},
 	}
 	require.Equal(t, []probe.FilterRule{
 		{Network: netip.MustParsePrefix("10.0.0.0/8"), PortMin: 8000, PortMax: 8999},
 		{Protocol: flow.UDP, HasProtocol: true},
-		{Network: netip.MustParsePrefix("2001:db8::1/128"), PortMin: 53, PortMax: 53, HasProtocol: true, Exclude: true},
+		{Network: netip.MustParsePrefix("2001:db8::1/128"), PortMin: 53, PortMax: 53, Protocol: flow.UDP, HasProtocol: true, Exclude: true},
 	}, cfg.filter())
 	require.Empty(t, (&FlowsConfig{}).filter())
 }

@@ -45,6 +45,9 @@ func (m *FlowMatch) parse() (flowRule, error) {
 			errs = append(errs, fmt.Errorf("protocol: %w", err))
 		}
 	}
+	if rule.portMax > 0 && rule.hasProtocol && !rule.protocol.HasPorts() {
+		errs = append(errs, fmt.Errorf("port: packets of protocol %s have none", rule.protocol))
+	}
 	return rule, errors.Join(errs...)
 }
 

@@ -39,6 +39,7 @@ type logsSink struct {
 	observer convert.Observer
 	ledger   *ledger
 	max      int // records that may wait
+	entries  int // of the flow map
 
 	mu      sync.Mutex // guards waiting and queued
 	waiting []batch    // oldest first
@@ -62,6 +63,18 @@ func (b *batch) size() int {
 	return len(b.records) + len(b.tunnels)
 }
 
+// cut leaves the first n records in the batch and gives the rest.
+func (b *batch) cut(n int) batch {
+	rest := batch{observed: b.observed, accounted: b.accounted}
+	if at := min(max(n, 0), len(b.records)); at < len(b.records) {
+		b.records, rest.records = b.records[:at], b.records[at:]
+	}
+	if at := min(max(n, 0), len(b.tunnels)); at < len(b.tunnels) {
+		b.tunnels, rest.tunnels = b.tunnels[:at], b.tunnels[at:]
+	}
+	return rest
+}
+
 func newLogsSink(set receiver.Settings, cfg *Config, next consumer.Logs) (*logsSink, error) {
 	obs, own, err := newInstruments(set)
 	if err != nil {
@@ -71,11 +84,16 @@ func newLogsSink(set receiver.Settings, cfg *Config, next consumer.Logs) (*logsS
 		set: set, next: next, obs: obs, own: own,
 		observer: convert.Observer{Version: set.BuildInfo.Version},
 		max:      cfg.Flows.QueueSize,
+		entries:  cfg.Flows.MaxEntries,
 	}, nil
 }
 
 func (l *logsSink) start(_ time.Time, netns uint64, ledger *ledger) {
 	l.observer.NetNS, l.ledger = netns, ledger
+	if l.max < l.entries {
+		l.set.Logger.Warn("flows::queue_size is under flows::max_entries: one interval may bring more records than may wait",
+			zap.Int("queue_size", l.max), zap.Int("max_entries", l.entries))
+	}
 	l.wake, l.done = make(chan struct{}, 1), make(chan struct{})
 	// not the context of Start, which ends with it
 	ctx, cancel := context.WithCancel(context.Background())
@@ -97,27 +115,26 @@ func (l *logsSink) consume(ctx context.Context, w *window) {
 	if lost > 0 {
 		l.logLost(lost, causeQueueFull, errQueueFull)
 	}
+	// once in an interval, also where there is nothing new: what was refused is
+	// tried again
 	select {
 	case l.wake <- struct{}{}:
 	default: // is awake
 	}
 }
 
-// enqueue adds a batch, or loses it where too much waits already. It gives how
-// many records were lost.
+// enqueue adds of a batch what there is room for, and loses the rest. It gives
+// how many records were lost.
 func (l *logsSink) enqueue(ctx context.Context, b batch) int {
 	l.mu.Lock()
-	full := l.queued > 0 && l.queued+b.size() > l.max
-	if !full {
+	rest := b.cut(l.max - l.queued)
+	if b.size() > 0 {
 		l.waiting = append(l.waiting, b)
 		l.queued += b.size()
 	}
 	l.mu.Unlock()
-	if !full {
-		return 0
-	}
-	l.account(ctx, b, outcomeLost, causeQueueFull)
-	return b.size()
+	l.account(ctx, rest, outcomeLost, causeQueueFull)
+	return rest.size()
 }
 
 func (l *logsSink) run(ctx context.Context) {
@@ -208,5 +225,5 @@ func (l *logsSink) stop(ctx context.Context) {
 
 var (
 	errShutdown  = errors.New("the receiver is shut down")
-	errQueueFull = errors.New("the pipeline is too slow: as many records wait as flows::queue_size says")
+	errQueueFull = errors.New("as many records wait as flows::queue_size allows: the pipeline is too slow, or the queue is smaller than what one interval brings")
 )

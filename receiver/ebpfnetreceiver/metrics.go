@@ -36,6 +36,9 @@ type metricsSink struct {
 	ledger  *ledger
 
 	idle chan struct{} // has a token while nothing is on its way
+	// ctx is of what is on its way; quit ends it.
+	ctx  context.Context
+	quit context.CancelFunc
 
 	mu sync.Mutex // guards what follows
 	// interfaces has by name what is not handed on yet: one that has gone is in no
@@ -46,6 +49,9 @@ type metricsSink struct {
 	pending    tally       // in series and not handed on, as far as it is accounted for
 	stopped    bool        // what is refused from now on never comes again
 }
+
+// patience is how long a pipeline may take to notice that it is to give up.
+const patience = time.Second
 
 // delivery is what is on its way.
 type delivery struct {
@@ -69,6 +75,7 @@ func (m *metricsSink) start(began time.Time, _ uint64, ledger *ledger) {
 	m.series = aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, m.cfg.Flows.PerInterface, began)
 	m.interfaces = map[string]aggregate.InterfacePoint{}
 	m.ledger, m.stopped = ledger, false
+	m.ctx, m.quit = context.WithCancel(context.Background())
 	m.idle <- struct{}{}
 }
 
@@ -97,7 +104,7 @@ func (m *metricsSink) consume(ctx context.Context, w *window) {
 	case <-m.idle:
 		d := m.convert(w)
 		// not ctx, which may end before the pipeline is done
-		go m.deliver(context.WithoutCancel(ctx), d)
+		go m.deliver(m.ctx, d)
 	default: // the next ones will say it all
 	}
 }
@@ -174,9 +181,15 @@ func (m *metricsSink) deliver(ctx context.Context, d delivery) {
 
 // stop waits for what is on its way, and counts what the pipeline has not taken as lost.
 func (m *metricsSink) stop(ctx context.Context) {
+	defer m.quit()
 	select {
 	case <-m.idle:
 	case <-ctx.Done():
+		m.quit()
+		select {
+		case <-m.idle:
+		case <-time.After(patience): // it does not mind that nobody waits any more
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()

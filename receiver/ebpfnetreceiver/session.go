@@ -288,6 +288,11 @@ func (s *session) update(u netlink.LinkUpdate, ok bool) {
 	}
 }
 
+// flushTimeout bounds how long the end of a receiver waits for a pipeline to take
+// what is left: an exporter without a queue may try again for minutes, and whoever
+// ends the process kills it before that.
+const flushTimeout = 5 * time.Second
+
 // leave hands what was counted until now to the sinks and removes one. The last
 // one ends the session, which a later join would start anew.
 func (s *session) leave(ctx context.Context, sk sink) error {
@@ -297,6 +302,8 @@ func (s *session) leave(ctx context.Context, sk sink) error {
 		s.mu.Unlock()
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
+	defer cancel()
 	if len(s.members) > 1 {
 		defer s.mu.Unlock()
 		s.collect(ctx, sk)
@@ -368,10 +375,25 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 	if health, err := s.probe.Health(); err != nil {
 		s.logger.Error("Could not read the health counters", zap.Error(err))
 	} else {
+		s.logLosses(&health)
 		s.telemetry.record(ctx, health)
 	}
 	for _, m := range s.members {
 		m.sink.consume(ctx, &w)
+	}
+}
+
+// logLosses says what was lost since the last reading of packets that have a flow.
+func (s *session) logLosses(h *probe.Health) {
+	for loss := range probe.Losses {
+		var lost flow.Volume
+		for hook := range h.Hooks {
+			lost.Add(h.Hooks[hook].Lost[loss].Sub(s.telemetry.last.Hooks[hook].Lost[loss]))
+		}
+		if lost.Packets > 0 {
+			s.logger.Error("Packets are in no flow record; what to do about it is in the receiver's README",
+				zap.Uint64("packets", lost.Packets), zap.Stringer("cause", probe.Loss(loss)))
+		}
 	}
 }
 

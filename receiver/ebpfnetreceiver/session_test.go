@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -489,4 +490,20 @@ func TestSessionIgnoresBridgePorts(t *testing.T) {
 	s.update(u, true)
 	require.Equal(t, []string{"attach 1001"}, f.takeCalls())
 	require.Equal(t, probe.Interface{Index: 1001, Ethernet: true}, f.attached[1001])
+}
+
+// An exporter that tries again for ever does not keep the process from ending.
+func TestSessionEndsInTimeWhateverThePipelineDoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		never := func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() }
+		b := newBooks(t, testConfig(), never, never)
+		b.probe.flows = []flow.Record{testRecord(owned, 2)}
+		b.collect(context.Background(), nil)
+		b.probe.flows = []flow.Record{testRecord(owned, 3)}
+		began := time.Now()
+		require.NoError(t, b.leave(context.Background(), b.metrics))
+		require.NoError(t, b.leave(context.Background(), b.logs))
+		require.LessOrEqual(t, time.Since(began), 2*(flushTimeout+patience))
+		requireLedger(t, b.own, map[string]uint64{"lost " + causeAtShutdown: 5})
+	})
 }

@@ -147,17 +147,23 @@ func (t *Tunnels) Events(now time.Time) []TunnelEvent {
 }
 
 // Collect ends the interval at now and hands out all totals, by tunnel and, of
-// VXLAN, by identifier alone. Those of which nothing came for long are forgotten;
-// they begin anew, at a new start, if something does.
+// VXLAN, by identifier alone. Those of which nothing came for long are forgotten,
+// and sooner where there is no more room; they begin anew, at a new start, if
+// something does.
 func (t *Tunnels) Collect(now time.Time) (tunnels, networks []TunnelPoint) {
+	tunnels, networks = t.points(t.totals, now), t.points(t.networks, now)
 	t.start = now
-	return points(t.totals, now), points(t.networks, now)
+	return tunnels, networks
 }
 
-func points(totals map[flow.Tunnel]*tunnelTotal, now time.Time) []TunnelPoint {
+func (t *Tunnels) points(totals map[flow.Tunnel]*tunnelTotal, now time.Time) []TunnelPoint {
+	keep := keepGone
+	if len(totals) >= t.max {
+		keep = t.idle // those that are gone make room for those that come
+	}
 	out := make([]TunnelPoint, 0, len(totals))
 	for key, s := range totals {
-		if now.Sub(s.used) > keepGone {
+		if s.used != t.start && now.Sub(s.used) > keep {
 			delete(totals, key)
 			continue
 		}

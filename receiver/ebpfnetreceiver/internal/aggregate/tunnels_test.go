@@ -242,7 +242,7 @@ func TestTunnelsLoseNothing(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		tu := NewTunnels(1+rnd.IntN(30), idle, at(0))
 		var in, out, ofVXLAN, outOfVXLAN flow.Volume
-		last := map[flow.Tunnel]TunnelPoint{}
+		last, lastOfVXLAN := map[flow.Tunnel]TunnelPoint{}, map[flow.Tunnel]TunnelPoint{}
 		up := map[flow.Tunnel]bool{}
 		now := 0
 		for range 200 {
@@ -254,17 +254,10 @@ func TestTunnelsLoseNothing(t *testing.T) {
 				}
 				tu.Add(&rec)
 			}
-			now += 1 + rnd.IntN(8) // so that none is ever forgotten, and many are idle
+			now += 1 + rnd.IntN(8) // so that many are idle, and some forgotten for want of room
 			tunnels, networks := tu.Collect(at(now))
-			out, outOfVXLAN = totalOf(tunnels), totalOf(networks)
-			for _, p := range tunnels {
-				if before, ok := last[p.Tunnel]; ok {
-					require.Equal(t, before.Start, p.Start)
-					require.GreaterOrEqual(t, p.Total.Packets, before.Total.Packets)
-				}
-				require.True(t, p.Start.Before(at(now)))
-				last[p.Tunnel] = p
-			}
+			out.Add(gainedBy(t, last, tunnels, now))
+			outOfVXLAN.Add(gainedBy(t, lastOfVXLAN, networks, now))
 			require.Equal(t, in, out, "seed %d", seed)
 			require.Equal(t, ofVXLAN, outOfVXLAN, "seed %d", seed)
 			events := tu.Events(at(now))
@@ -278,12 +271,38 @@ func TestTunnelsLoseNothing(t *testing.T) {
 	}
 }
 
-func totalOf(points []TunnelPoint) flow.Volume {
+// gainedBy is what points gained since the last ones, as who reads them sees it:
+// a later start begins at zero.
+func gainedBy(t *testing.T, last map[flow.Tunnel]TunnelPoint, points []TunnelPoint, now int) flow.Volume {
+	t.Helper()
 	var sum flow.Volume
 	for _, p := range points {
-		sum.Add(p.Total)
+		before, ok := last[p.Tunnel]
+		switch {
+		case ok && p.Start.Equal(before.Start):
+			require.GreaterOrEqual(t, p.Total.Packets, before.Total.Packets)
+			sum.Add(p.Total.Sub(before.Total))
+		default:
+			require.True(t, !ok || p.Start.After(before.Start))
+			sum.Add(p.Total)
+		}
+		require.True(t, p.Start.Before(at(now)))
+		last[p.Tunnel] = p
 	}
 	return sum
+}
+
+// A table that is full lets go of what is idle, for what comes.
+func TestTunnelsThatAreIdleMakeRoom(t *testing.T) {
+	tu := NewTunnels(1, idle, at(0))
+	first, second := vxlan(vtep1, vtep2, 1), vxlan(vtep1, vtep3, 2)
+	addTunnelled(tu, tunnelled(first, 1, 1))
+	tu.Collect(at(0).Add(idle))
+	tunnels, _ := tu.Collect(at(0).Add(2*idle + time.Second))
+	require.Empty(t, tunnels)
+	addTunnelled(tu, tunnelled(second, 2, 1))
+	tunnels, _ = tu.Collect(at(0).Add(2*idle + 2*time.Second))
+	require.Equal(t, []TunnelPoint{{Tunnel: second, Total: volume(2), Start: at(0).Add(2*idle + time.Second)}}, tunnels)
 }
 
 func randomTunnel(rnd *rand.Rand) flow.Tunnel {

@@ -216,7 +216,8 @@ func (t *Table) Lookup(tuple Tuple) (Translation, bool) {
 // which takes the time of a dump. Else it has nothing to do. Call it before the
 // lookups for an interval's flows.
 func (t *Table) Refresh() error {
-	if !t.polling.Load() {
+	// It may be set while we run, either way.
+	if !t.polling.Load() && (t.isClosed() || !t.source.silent()) {
 		return nil
 	}
 	return t.dump()
