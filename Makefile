@@ -108,7 +108,7 @@ check-go:
 	@command -v $(GO) >/dev/null || { echo "Go 1.26 or later is needed: https://go.dev/dl/" >&2; exit 1; }
 
 # Debian packages that the tests and generators call.
-PACKAGES := clang-19 clang-format-19 llvm-19 iproute2 iputils-ping iperf3 nftables conntrack
+PACKAGES := clang-19 clang-format-19 llvm-19 iproute2 iputils-ping iperf3 nftables iptables conntrack
 .PHONY: deps
 deps: check-go ## Install the Debian packages that tests and generators need
 	@missing=; for p in $(PACKAGES); do \

@@ -16,7 +16,9 @@ import (
 )
 
 // objects are all that NetProbe loads.
-var objects = map[string]func() (*ebpf.CollectionSpec, error){"tc": bpf.LoadTC, "xdp": bpf.LoadXDP}
+var objects = map[string]func() (*ebpf.CollectionSpec, error){
+	"tc": bpf.LoadTC, "xdp": bpf.LoadXDP, "netfilter": bpf.LoadNetfilter,
+}
 
 // forEachProgram runs a subtest for every program in every object.
 func forEachProgram(t *testing.T, test func(*testing.T, *ebpf.ProgramSpec)) {
@@ -30,11 +32,15 @@ func forEachProgram(t *testing.T, test func(*testing.T, *ebpf.ProgramSpec)) {
 	}
 }
 
+const nfAccept = 1
+
 // No program has a way to end but with the answer that lets the packet go on.
 func TestProgramsOnlyPass(t *testing.T) {
 	pass := map[ebpf.ProgramType]answer{
-		ebpf.SchedCLS: {constant: true, value: tcUnspec},
-		ebpf.XDP:      {constant: true, value: xdpPass},
+		ebpf.SchedCLS:  {constant: true, value: tcUnspec},
+		ebpf.XDP:       {constant: true, value: xdpPass},
+		ebpf.Netfilter: {constant: true, value: nfAccept},
+		ebpf.Tracing:   {constant: true, value: 0}, // nobody asks it
 	}
 	forEachProgram(t, func(t *testing.T, prog *ebpf.ProgramSpec) {
 		require.Contains(t, pass, prog.Type, "say here what such a program may answer")
@@ -53,6 +59,7 @@ func TestProgramsOnlyLook(t *testing.T) {
 		asm.FnSpinLock, asm.FnSpinUnlock, asm.FnGetPrandomU32,
 		asm.FnSkbLoadBytes, asm.FnSkbLoadBytesRelative,
 		asm.FnXdpGetBuffLen, asm.FnXdpLoadBytes,
+		asm.FnProbeReadKernel,
 	}
 	forEachProgram(t, func(t *testing.T, prog *ebpf.ProgramSpec) {
 		calls := 0

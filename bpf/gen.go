@@ -11,3 +11,4 @@ package bpf
 
 //go:generate go tool -modfile=../internal/tools/go.mod bpf2go -go-package bpf -target bpfel -cc clang-19 -strip llvm-strip-19 -type direction -type hook -type parse_outcome -type loss -type flow_has -type tunnel_type -type tunnel_refusal -type flow_event -type volume TC tc.bpf.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -I. -Iinclude
 //go:generate go tool -modfile=../internal/tools/go.mod bpf2go -go-package bpf -target bpfel -cc clang-19 -strip llvm-strip-19 XDP xdp.bpf.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -I. -Iinclude
+//go:generate go tool -modfile=../internal/tools/go.mod bpf2go -go-package bpf -target bpfel -cc clang-19 -strip llvm-strip-19 -type volume Netfilter netfilter.bpf.c -- -O2 -g -Wall -Wextra -Werror -mcpu=v3 -I. -Iinclude

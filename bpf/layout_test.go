@@ -34,6 +34,7 @@ func TestTypesMatchObjects(t *testing.T) {
 		{"xdp", "volume", bpf.XDPVolume{}},
 		{"xdp", "xdp_counters", bpf.XDPXdpCounters{}},
 		{"xdp", "parse_counters", bpf.XDPParseCounters{}},
+		{"netfilter", "volume", bpf.NetfilterVolume{}},
 	} {
 		t.Run(tc.object+"/"+tc.name, func(t *testing.T) {
 			spec, err := objects[tc.object]()
@@ -101,6 +102,9 @@ func TestMapsHoldTypes(t *testing.T) {
 		{"xdp", bpf.XDPMapXdpInterfaces, uint32(0), bpf.XDPXdpCounters{}},
 		{"xdp", bpf.XDPMapParseOutcomes, uint32(0), bpf.XDPParseCounters{}},
 		{"xdp", bpf.XDPMapLedgers, uint32(0), bpf.XDPLedger{}},
+		{"netfilter", bpf.NetfilterMapNetfilterSeen, uint32(0), bpf.NetfilterVolume{}},
+		{"netfilter", bpf.NetfilterMapNetfilterDropped, uint32(0), bpf.NetfilterVolume{}},
+		{"netfilter", bpf.NetfilterMapNetfilterEvicted, uint32(0), uint64(0)},
 	} {
 		t.Run(tc.object+"/"+tc.name, func(t *testing.T) {
 			spec, err := objects[tc.object]()

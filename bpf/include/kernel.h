@@ -96,6 +96,51 @@ struct xdp_md {
 	__u32 egress_ifindex;
 };
 
+/* What follows is no ABI: the members' places are those of the running kernel
+ * (CO-RE), and those that are not used are left out.
+ */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct sk_buff {
+	unsigned int len;
+	__u16 inner_transport_header;
+	__u16 network_header;
+	unsigned int end; /* an offset from head, as on all 64-bit machines */
+	unsigned char *head;
+	unsigned char *data;
+};
+
+struct skb_shared_info {
+	unsigned short gso_size;
+	unsigned short gso_segs;
+	unsigned int gso_type;
+};
+
+/* include/linux/netfilter.h */
+struct nf_hook_state {
+	__u8 hook;
+	__u8 pf;
+};
+
+/* the context of a netfilter program (include/net/netfilter/nf_bpf_link.h) */
+struct bpf_nf_ctx {
+	const struct nf_hook_state *state;
+	struct sk_buff *skb;
+};
+
+#pragma clang attribute pop
+
+/* skb_shared_info.gso_type (include/linux/skbuff.h) */
+#define SKB_GSO_TCPV4 (1 << 0)
+#define SKB_GSO_TCPV6 (1 << 4)
+#define SKB_GSO_TUNNELS (0x3f << 6) /* GRE, IPIP and UDP tunnels, with and without checksum */
+#define SKB_GSO_SCTP (1 << 14)
+#define SKB_GSO_UDP_L4 (1 << 17)
+
+/* the only answer of a netfilter program here (include/uapi/linux/netfilter.h) */
+#define NF_ACCEPT 1
+#define NFPROTO_IPV6 10
+
 /* Helpers that not every kernel has; asked for with bpf_core_enum_value_exists. */
 enum bpf_func_id {
 	BPF_FUNC_ktime_get_coarse_ns = 160, /* 5.11, d05512618056 */
