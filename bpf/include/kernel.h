@@ -102,6 +102,7 @@ struct xdp_md {
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct sk_buff {
+	struct sk_buff *next;
 	unsigned int len;
 	__u16 inner_transport_header;
 	__u16 network_header;
@@ -114,6 +115,7 @@ struct skb_shared_info {
 	unsigned short gso_size;
 	unsigned short gso_segs;
 	unsigned int gso_type;
+	struct sk_buff *frag_list;
 };
 
 /* include/linux/netfilter.h */

@@ -39,11 +39,12 @@ struct {
 
 /* A note is one word, so that it is written and taken away at once: bits 3 to 47
  * of the packet's address, which tell any two packets apart, what of the packet
- * nothing in a hook changes (identity), and the place. It is never 0: no packet is
- * at the address 0.
+ * nothing in a hook changes (identity), whether it may be a fragment, and the
+ * place. It is never 0: no packet is at the address 0.
  */
-#define NOTE_IDENTITY_SHIFT 4
-#define NOTE_IDENTITY_MASK 0x7fff
+#define NOTE_IDENTITY_SHIFT 5
+#define NOTE_IDENTITY_MASK 0x3fff
+#define NOTE_FRAGMENT 0x10
 #define NOTE_ADDRESS_SHIFT 19
 #define NOTE_PLACE_MASK 0xf
 _Static_assert(NETFILTER_PLACES <= NOTE_PLACE_MASK + 1, "places do not fit into a note");
@@ -105,7 +106,17 @@ static __always_inline __u32 identity(const struct nf_packet *pkt)
 	if (!pkt->is_v6)
 		return bpf_ntohs(pkt->v4.id) & NOTE_IDENTITY_MASK;
 	label = (flow[1] & 0x0f) << 16 | flow[2] << 8 | flow[3];
-	return (label ^ label >> 15) & NOTE_IDENTITY_MASK;
+	return (label ^ label >> 14) & NOTE_IDENTITY_MASK;
+}
+
+/* may_be_fragment is true of every fragment, and of packets with other extension
+ * headers that one may have before that of fragments.
+ */
+static __always_inline bool may_be_fragment(const struct nf_packet *pkt)
+{
+	if (pkt->is_v6)
+		return is_extension(pkt->v6.next_header);
+	return pkt->v4.fragment & bpf_htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET);
 }
 
 /* What each segment of a super-packet has for itself. */
@@ -282,17 +293,42 @@ static __always_inline void enter_hook(struct bpf_nf_ctx *ctx)
 	__u32 place = state->hook + (is_v6 ? NETFILTER_HOOKS : 0);
 	struct nf_packet pkt = {};
 	struct volume v;
+	__u64 note;
 
 	if (place >= NETFILTER_PLACES || !read_packet(skb, is_v6, &pkt))
 		return;
 	v = wire_volume(skb, &pkt);
 	nf_count(&netfilter_seen, place, &v);
-	write_note(note_address(&ctx->skb) | identity(&pkt) << NOTE_IDENTITY_SHIFT | place);
+	note = note_address(&ctx->skb) | identity(&pkt) << NOTE_IDENTITY_SHIFT | place;
+	if (may_be_fragment(&pkt))
+		note |= NOTE_FRAGMENT;
+	write_note(note);
+}
+
+/* An IPv6 datagram of 64 KiB has 53 fragments, one of IPv4 over Ethernet 45. */
+#define MAX_FRAGMENTS 128
+
+/* leave_parts takes away the notes of the fragments that a packet was reassembled
+ * of in this hook. They may become packets again, fragments that are sent on (the
+ * fast path of ip_do_fragment, net/ipv4/ip_output.c), and be dropped elsewhere.
+ */
+static __always_inline void leave_parts(const struct sk_buff *skb)
+{
+	struct skb_shared_info *shared = (void *)(skb->head + skb->end);
+	struct sk_buff *part = BPF_CORE_READ(shared, frag_list);
+
+	for (int i = 0; i < MAX_FRAGMENTS && part; i++) {
+		take_note((__u64)part >> 3 << NOTE_ADDRESS_SHIFT);
+		part = BPF_CORE_READ(part, next);
+	}
 }
 
 static __always_inline void leave_hook(struct bpf_nf_ctx *ctx)
 {
-	take_note(note_address(&ctx->skb));
+	__u64 note = take_note(note_address(&ctx->skb));
+
+	if (note & NOTE_FRAGMENT)
+		leave_parts(ctx->skb);
 }
 
 /* free_packet counts a packet that is freed as dropped while it is in a hook.

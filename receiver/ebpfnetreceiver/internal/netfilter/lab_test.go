@@ -77,6 +77,7 @@ func newLab(tb testing.TB) *lab {
 func configure(tb testing.TB, name string, n node) {
 	tb.Helper()
 	netnstest.Up(tb, "lo")
+	netnstest.Sysctl(tb, "ipv6/conf/"+name+"/accept_dad", "0") // of link-local addresses too
 	netnstest.Sysctl(tb, "ipv6/conf/"+name+"/disable_ipv6", "0")
 	link := netnstest.Up(tb, name)
 	for addr, bits := range map[netip.Addr]int{n.v4: 24, n.v6: 64} {

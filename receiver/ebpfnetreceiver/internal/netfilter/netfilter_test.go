@@ -6,10 +6,18 @@
 package netfilter
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
@@ -30,22 +38,25 @@ func volume(ipv6 bool, sizes ...int) flow.Volume {
 	return v
 }
 
+// sender gives a socket, and where to send to so that it goes through the hook.
+func (l *lab) sender(t *testing.T, place Place) (fd int, to netip.Addr) {
+	t.Helper()
+	switch place.Hook {
+	case Prerouting, LocalIn:
+		to = clientRouter.addr(place.IPv6)
+	case Forward:
+		to = server.addr(place.IPv6)
+	case LocalOut, Postrouting:
+		return udp(t, place.IPv6), client.addr(place.IPv6)
+	}
+	l.client.Do(t, func() { fd = udp(t, place.IPv6) })
+	return fd, to
+}
+
 // through sends datagrams through the hook and returns their volume.
 func (l *lab) through(t *testing.T, place Place, sizes ...int) flow.Volume {
 	t.Helper()
-	var to netip.Addr
-	var fd int
-	switch place.Hook {
-	case Prerouting, LocalIn:
-		l.client.Do(t, func() { fd = udp(t, place.IPv6) })
-		to = clientRouter.addr(place.IPv6)
-	case Forward:
-		l.client.Do(t, func() { fd = udp(t, place.IPv6) })
-		to = server.addr(place.IPv6)
-	case LocalOut, Postrouting:
-		fd = udp(t, place.IPv6)
-		to = client.addr(place.IPv6)
-	}
+	fd, to := l.sender(t, place)
 	send(t, fd, to, sizes...)
 	return volume(place.IPv6, sizes...)
 }
@@ -71,5 +82,439 @@ func TestDropsAreThoseOfTheRule(t *testing.T) {
 				require.Equal(t, rules, fw.list(t, place))
 			})
 		}
+	}
+}
+
+// waitDropped waits until the place has dropped so much and nothing else has dropped anything.
+func waitDropped(t *testing.T, p *Probe, place Place, want flow.Volume) {
+	t.Helper()
+	netnstest.Eventually(t, func() bool { return count(t, p, place).Dropped.Packets >= want.Packets }, "all are dropped")
+	require.Equal(t, want, count(t, p, place).Dropped)
+	requireNoDrops(t, p, place)
+}
+
+// What a rule lets go on arrives, is seen once at each hook of its way, and
+// changes nothing.
+func TestAcceptedIsNotDropped(t *testing.T) {
+	for _, ipv6 := range []bool{false, true} {
+		place := Place{Forward, ipv6}
+		t.Run(place.String(), func(t *testing.T) {
+			l := newLab(t)
+			p := load(t)
+			nft.drop(t, place, "accept")
+			arrived := l.listen(t, ipv6)
+			// the first finds neighbours, whose packets IPv6 has hooks for
+			l.through(t, place, 1)
+			arrived(1)
+			before, err := p.Counters()
+			require.NoError(t, err)
+			sent := l.through(t, place, sizes...)
+			arrived(len(sizes))
+
+			require.Equal(t, sent.Packets+1, nft.rule(t, place).Packets)
+			for _, was := range before {
+				got := count(t, p, was.Place)
+				got.Seen.Packets -= was.Seen.Packets
+				got.Seen.Bytes -= was.Seen.Bytes
+				want := flow.Volume{}
+				if was.IPv6 == ipv6 && (was.Hook == Prerouting || was.Hook == Forward || was.Hook == Postrouting) {
+					want = sent
+				}
+				if was.IPv6 && was.Hook != Forward {
+					// IPv6 has things of its own to say between neighbours
+					require.GreaterOrEqual(t, got.Seen.Packets, want.Packets, was.Place)
+					continue
+				}
+				require.Equal(t, want, got.Seen, was.Place)
+			}
+			requireNoDrops(t, p)
+			requireNotes(t, p, 0)
+		})
+	}
+}
+
+// listen has the server receive, and returns what waits for so many datagrams.
+func (l *lab) listen(t *testing.T, ipv6 bool) func(n int) {
+	t.Helper()
+	var fd int
+	l.server.Do(t, func() {
+		fd = udp(t, ipv6)
+		require.NoError(t, unix.Bind(fd, sockaddr(server.addr(ipv6))))
+	})
+	require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 20}))
+	return func(n int) {
+		t.Helper()
+		for range n {
+			_, _, err := unix.Recvfrom(fd, make([]byte, 1<<16), 0)
+			require.NoError(t, err)
+		}
+	}
+}
+
+// A rule that answers drops what it answers.
+func TestRejectedIsDropped(t *testing.T) {
+	for _, fw := range []firewall{nft, iptables("legacy")} {
+		for _, ipv6 := range []bool{false, true} {
+			for _, hook := range []Hook{LocalIn, Forward, LocalOut} {
+				place := Place{hook, ipv6}
+				t.Run(fw.name+"/"+place.String(), func(t *testing.T) {
+					l := newLab(t)
+					p := load(t)
+					fw.drop(t, place, "reject")
+					sent := l.through(t, place, 1, 1400)
+					waitDropped(t, p, place, sent)
+					require.Equal(t, fw.rule(t, place), sent)
+					require.NotZero(t, count(t, p, Place{LocalOut, ipv6}).Seen, "the answer")
+				})
+			}
+		}
+	}
+}
+
+// Connection tracking takes fragments in the hook and gives one packet. That is
+// no drop, and neither are they when that packet, or a fragment of it that is
+// sent on, is dropped elsewhere.
+func TestReassembledIsNotDropped(t *testing.T) {
+	const track = "table inet track { chain c { type filter hook prerouting priority filter; ct state new; }; }"
+	const size = 5000
+	for _, ipv6 := range []bool{false, true} {
+		name := Place{Forward, ipv6}.String()
+		t.Run(name+"/accepted", func(t *testing.T) {
+			l := newLab(t)
+			p := load(t)
+			run(t, track, "nft", "-f", "-")
+			arrived := l.listen(t, ipv6)
+			l.through(t, Place{Forward, ipv6}, size, size)
+			arrived(2)
+			pre, forward := count(t, p, Place{Prerouting, ipv6}), count(t, p, Place{Forward, ipv6})
+			require.GreaterOrEqual(t, pre.Seen.Packets, uint64(8), "fragments")
+			require.Equal(t, volume(ipv6, size, size), forward.Seen)
+			requireNoDrops(t, p)
+			requireNotes(t, p, 2) // of first fragments, which are freed unheard
+		})
+		for _, hook := range []Hook{Prerouting, Forward} {
+			place := Place{hook, ipv6}
+			t.Run(place.String()+"/dropped", func(t *testing.T) {
+				l := newLab(t)
+				p := load(t)
+				run(t, track, "nft", "-f", "-")
+				// behind the reassembly
+				run(t, fmt.Sprintf("table inet t { chain c { type filter hook %s priority 0; udp dport %d counter drop; }; }",
+					[...]string{Prerouting: "prerouting", Forward: "forward"}[hook], port), "nft", "-f", "-")
+				sent := l.through(t, place, size)
+				if hook == Prerouting { // it went to the router
+					require.Equal(t, volume(ipv6, size), sent)
+				}
+				waitDropped(t, p, place, sent)
+				require.Equal(t, nft.rule(t, place), sent)
+			})
+		}
+		t.Run(name+"/dropped by the next host", func(t *testing.T) {
+			l := newLab(t)
+			p := load(t)
+			run(t, track, "nft", "-f", "-")
+			l.server.Do(t, func() {
+				run(t, "table inet t { chain c { type filter hook prerouting priority -500; meta l4proto { udp, ipv6-frag } counter drop; }; }", "nft", "-f", "-")
+			})
+			l.through(t, Place{Forward, ipv6}, size)
+			l.server.Do(t, func() {
+				netnstest.Eventually(t, func() bool { return nft.rule(t, Place{}).Packets == 4 }, "all fragments are dropped there")
+			})
+			requireNoDrops(t, p)
+			requireNotes(t, p, 1)
+		})
+	}
+}
+
+// requireNotes says of how many packets it is noted that they are in a hook still.
+func requireNotes(t *testing.T, p *Probe, most int) {
+	t.Helper()
+	notes := 0
+	var key uint32
+	var bucket [8]uint64
+	it := p.programs.Notes.Iterate()
+	for it.Next(&key, &bucket) {
+		for _, note := range bucket {
+			if note != 0 {
+				t.Logf("note %#x", note)
+				notes++
+			}
+		}
+	}
+	require.NoError(t, it.Err())
+	require.LessOrEqual(t, notes, most)
+}
+
+// What is queued is dropped where nobody takes it, or when whoever took it says so,
+// and not before.
+func TestQueued(t *testing.T) {
+	for _, place := range places() {
+		t.Run(place.String()+"/by nobody", func(t *testing.T) {
+			l := newLab(t)
+			p := load(t)
+			iptables("legacy").drop(t, place, "nfqueue")
+			sent := l.through(t, place, sizes...)
+			waitDropped(t, p, place, sent)
+			require.Equal(t, sent, iptables("legacy").rule(t, place))
+		})
+		t.Run(place.String()+"/by a program", func(t *testing.T) {
+			l := newLab(t)
+			p := load(t)
+			q := newQueue(t)
+			iptables("legacy").drop(t, place, "nfqueue")
+			l.through(t, place, sizes...)
+			ids := q.take(t, len(sizes))
+			requireNoDrops(t, p)
+
+			q.decide(t, ids[0], verdictAccept)
+			requireNoDrops(t, p)
+			for _, id := range ids[1:] {
+				q.decide(t, id, verdictDrop)
+			}
+			waitDropped(t, p, place, volume(place.IPv6, sizes[1:]...))
+			requireNotes(t, p, 0)
+		})
+	}
+}
+
+// What other network namespaces drop is theirs.
+func TestOtherNamespace(t *testing.T) {
+	l := newLab(t)
+	p := load(t)
+	l.server.Do(t, func() { nft.drop(t, Place{LocalIn, false}, "drop") })
+	l.through(t, Place{Forward, false}, sizes...)
+	l.server.Do(t, func() {
+		netnstest.Eventually(t, func() bool { return nft.rule(t, Place{}).Packets == uint64(len(sizes)) }, "all are dropped there")
+	})
+	require.Equal(t, volume(false, sizes...), count(t, p, Place{Forward, false}).Seen)
+	requireNoDrops(t, p)
+}
+
+// A super-packet counts as what the wire would carry; a rule counts it as one.
+func TestSuperPacket(t *testing.T) {
+	const segment, last, segments = 1000, 321, 11
+	for _, place := range places() {
+		t.Run(place.String(), func(t *testing.T) {
+			l := newLab(t)
+			p := load(t)
+			nft.drop(t, place, "drop")
+			want := l.through(t, place, 0) // the device knows the neighbour then
+			fd, to := l.sender(t, place)
+			require.NoError(t, unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, segment))
+			send(t, fd, to, (segments-1)*segment+last)
+
+			for range segments - 1 {
+				want.Add(volume(place.IPv6, segment))
+			}
+			want.Add(volume(place.IPv6, last))
+			waitDropped(t, p, place, want)
+			require.Equal(t, uint64(2), nft.rule(t, place).Packets)
+		})
+	}
+}
+
+// Two probes do not disturb each other: at each end of a hook there is room.
+func TestTwice(t *testing.T) {
+	l := newLab(t)
+	one, other := load(t), load(t)
+	place := Place{Forward, false}
+	nft.drop(t, place, "drop")
+	sent := l.through(t, place, sizes...)
+	waitDropped(t, one, place, sent)
+	waitDropped(t, other, place, sent)
+	require.Equal(t, sent, count(t, other, place).Seen)
+}
+
+// Where there is no room for a note, one that nobody needs has to go.
+func TestNotesAreFull(t *testing.T) {
+	l := newLab(t)
+	p := load(t)
+	full := [8]uint64{1 << 63, 2 << 62, 3 << 62, 1 << 61, 3 << 61, 5 << 61, 7 << 61, 1 << 60}
+	for key := range p.programs.Notes.MaxEntries() {
+		require.NoError(t, p.programs.Notes.Put(key, full))
+	}
+	place := Place{Prerouting, true}
+	nft.drop(t, place, "drop")
+	sent := l.through(t, place, sizes...)
+	netnstest.Eventually(t, func() bool { return count(t, p, place).Dropped.Packets >= sent.Packets }, "all are dropped")
+	require.Equal(t, sent, count(t, p, place).Dropped)
+	misses, err := p.Misses()
+	require.NoError(t, err)
+	require.NotZero(t, misses.Evicted)
+	require.Zero(t, misses.Interrupted)
+}
+
+// Numbers only grow and are never more than what was dropped, however often and
+// whenever they are read, and in the end they are those of the rule.
+func TestReadingWhileTrafficFlows(t *testing.T) {
+	const senders, rounds = 4, 3000
+	for _, ipv6 := range []bool{false, true} {
+		place := Place{LocalOut, ipv6}
+		t.Run(place.String(), func(t *testing.T) {
+			l := newLab(t)
+			p := load(t)
+			l.through(t, Place{Postrouting, ipv6}, 1)
+			// every other datagram, by its length
+			run(t, fmt.Sprintf("table inet t { chain c { type filter hook output priority 0; udp dport %d udp length 108 counter drop; }; }", port), "nft", "-f", "-")
+
+			var sending, reading sync.WaitGroup
+			for range senders {
+				fd := udp(t, ipv6)
+				sending.Go(func() {
+					for range rounds {
+						for _, size := range []int{100, 200} {
+							if err := unix.Sendto(fd, make([]byte, size), 0, sockaddr(client.addr(ipv6))); err != nil {
+								assert.ErrorIs(t, err, unix.EPERM)
+							}
+						}
+					}
+				})
+			}
+			done := make(chan struct{})
+			var reads atomic.Int64
+			for range 2 {
+				reading.Go(func() {
+					var before []Count
+					for running := true; running; {
+						select {
+						case <-done:
+							running = false
+						default:
+						}
+						now, err := p.Counters()
+						if !assert.NoError(t, err) {
+							return
+						}
+						for i, c := range now {
+							assert.LessOrEqual(t, c.Dropped.Packets, c.Seen.Packets)
+							if before != nil {
+								assert.GreaterOrEqual(t, c.Seen.Packets, before[i].Seen.Packets)
+								assert.GreaterOrEqual(t, c.Seen.Bytes, before[i].Seen.Bytes)
+								assert.GreaterOrEqual(t, c.Dropped.Packets, before[i].Dropped.Packets)
+								assert.GreaterOrEqual(t, c.Dropped.Bytes, before[i].Dropped.Bytes)
+							}
+							if c.Place != place {
+								assert.Zero(t, c.Dropped, c.Place)
+							}
+							assert.LessOrEqual(t, c.Dropped.Packets, uint64(senders*rounds))
+						}
+						before = now
+						reads.Add(1)
+					}
+				})
+			}
+			sending.Wait()
+			close(done)
+			reading.Wait()
+			require.Greater(t, reads.Load(), int64(10))
+
+			want := volume(ipv6, 100)
+			want.Packets *= senders * rounds
+			want.Bytes *= senders * rounds
+			waitDropped(t, p, place, want)
+			require.Equal(t, want, nft.rule(t, place))
+			requireNotes(t, p, 0)
+		})
+	}
+}
+
+// The segments of a connection, and the headers of each, though they cross the
+// router in super-packets. TCP counts both.
+func TestTCPSuperPackets(t *testing.T) {
+	for _, ipv6 := range []bool{false, true} {
+		place := Place{Forward, ipv6}
+		t.Run(place.String(), func(t *testing.T) {
+			l := newLab(t)
+			p := load(t)
+			var listener *net.TCPListener
+			l.server.Do(t, func() {
+				netnstest.Sysctl(t, "ipv4/tcp_sack", "0") // its options make some headers longer
+				var err error
+				listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(server.addr(ipv6), port)))
+				require.NoError(t, err)
+			})
+			defer listener.Close()
+			var near *net.TCPConn
+			l.client.Do(t, func() {
+				netnstest.Sysctl(t, "ipv4/tcp_sack", "0")
+				var err error
+				near, err = net.DialTCP("tcp", nil, listener.Addr().(*net.TCPAddr))
+				require.NoError(t, err)
+			})
+			defer near.Close()
+			far, err := listener.AcceptTCP()
+			require.NoError(t, err)
+			defer far.Close()
+
+			go func() {
+				_, err := near.Write(make([]byte, 4<<20))
+				assert.NoError(t, errors.Join(err, near.CloseWrite()))
+			}()
+			_, err = io.Copy(io.Discard, far)
+			require.NoError(t, err)
+			require.NoError(t, far.CloseWrite())
+			const closed = 7 // TCP_CLOSE
+			netnstest.Eventually(t, func() bool { return tcpInfo(t, near).State == closed && tcpInfo(t, far).State == closed }, "both ends are closed")
+
+			infos := []*unix.TCPInfo{tcpInfo(t, near), tcpInfo(t, far)}
+			want := flow.Volume{Packets: 1} // the answer to the SYN, sent before there was a socket to count it
+			for _, info := range infos {
+				want.Add(flow.Volume{Packets: uint64(info.Segs_out), Bytes: info.Bytes_sent})
+			}
+			// IP, TCP with timestamps; the two SYN have segment size and window scale beside
+			header := volume(ipv6, 0).Bytes - 8 + 32
+			want.Bytes += want.Packets*header + 2*8
+			require.Greater(t, want.Packets, uint64(2000))
+			require.Equal(t, want, count(t, p, place).Seen)
+			requireNoDrops(t, p)
+			requireNotes(t, p, 0)
+		})
+	}
+}
+
+// tcpInfo is what the kernel has counted of a connection.
+func tcpInfo(t *testing.T, conn *net.TCPConn) *unix.TCPInfo {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	require.NoError(t, err)
+	var info *unix.TCPInfo
+	var infoErr error
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		info, infoErr = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}))
+	require.NoError(t, infoErr)
+	return info
+}
+
+// Translated packets go on as they should, and one that is dropped after its
+// addresses were changed is counted like any other.
+func TestTranslated(t *testing.T) {
+	for _, ipv6 := range []bool{false, true} {
+		t.Run(Place{Forward, ipv6}.String(), func(t *testing.T) {
+			l := newLab(t)
+			p := load(t)
+			family := "ip"
+			if ipv6 {
+				family = "ip6"
+			}
+			rules := fmt.Sprintf(`table %s nat {
+				chain pre { type nat hook prerouting priority dstnat; udp dport %d dnat to %s; };
+				chain post { type nat hook postrouting priority srcnat; udp dport %d masquerade; };
+				chain late { type filter hook postrouting priority 200; udp length 108 counter drop; };
+			}`, family, port, server.addr(ipv6), port)
+			run(t, rules, "nft", "-f", "-")
+			listed := run(t, "", "nft", "--stateless", "list", "ruleset")
+			arrived := l.listen(t, ipv6)
+			// to the router itself, which sends it on
+			l.through(t, Place{Prerouting, ipv6}, 1, 100, 2, 100)
+			arrived(2)
+
+			dropped := volume(ipv6, 100, 100)
+			waitDropped(t, p, Place{Postrouting, ipv6}, dropped)
+			require.Equal(t, dropped, nft.rule(t, Place{}))
+			require.Equal(t, volume(ipv6, 1, 100, 2, 100), count(t, p, Place{Forward, ipv6}).Seen)
+			require.Equal(t, listed, run(t, "", "nft", "--stateless", "list", "ruleset"))
+			requireNotes(t, p, 0)
+		})
 	}
 }
