@@ -29,11 +29,11 @@ int netfilter_last(struct bpf_nf_ctx *ctx)
 	return NF_ACCEPT;
 }
 
-/* The first argument is the packet. */
+/* Arguments: the packet, who frees it, why. */
 SEC("tp_btf/kfree_skb")
 int netfilter_freed(__u64 *args)
 {
-	free_packet((struct sk_buff *const *)&args[0]);
+	free_packet((struct sk_buff *)args[0], args[2]);
 	return 0;
 }
 

@@ -15,7 +15,7 @@ import (
 
 type NetfilterNoteBucket struct {
 	_   structs.HostLayout
-	Way [8]uint64
+	Way [4]uint64
 }
 
 type NetfilterTunnelScratch struct {

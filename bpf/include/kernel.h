@@ -106,6 +106,7 @@ struct sk_buff {
 	unsigned int len;
 	__u16 inner_transport_header;
 	__u16 network_header;
+	__u16 mac_header;
 	unsigned int end; /* an offset from head, as on all 64-bit machines */
 	unsigned char *head;
 	unsigned char *data;
@@ -131,6 +132,11 @@ struct bpf_nf_ctx {
 };
 
 #pragma clang attribute pop
+
+/* include/net/dropreason-core.h; the value is that of the running kernel */
+enum skb_drop_reason {
+	SKB_DROP_REASON_NETFILTER_DROP = 1,
+};
 
 /* skb_shared_info.gso_type (include/linux/skbuff.h) */
 #define SKB_GSO_TCPV4 (1 << 0)

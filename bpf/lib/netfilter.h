@@ -49,10 +49,10 @@ struct {
 #define NOTE_PLACE_MASK 0xf
 _Static_assert(NETFILTER_PLACES <= NOTE_PLACE_MASK + 1, "places do not fit into a note");
 
-#define NOTE_WAYS 8
-#define NOTE_BUCKETS_LOG2 13
+#define NOTE_WAYS 4
+#define NOTE_BUCKETS_LOG2 14
 
-/* One cache line of notes. */
+/* Half a cache line of notes, which are looked through one by one. */
 struct note_bucket {
 	__u64 way[NOTE_WAYS];
 };
@@ -83,7 +83,7 @@ struct nf_packet {
 static __always_inline bool read_packet(const struct sk_buff *skb, bool is_v6,
 					struct nf_packet *pkt)
 {
-	pkt->start = skb->head + skb->network_header;
+	pkt->start = skb->data;
 	pkt->shared_info = skb->head + skb->end;
 	pkt->len = skb->len;
 	pkt->is_v6 = is_v6;
@@ -159,7 +159,7 @@ segment_header(const struct sk_buff *skb, const struct nf_packet *pkt, __u32 gso
 	__u8 offset = 0;
 
 	if (gso_type & SKB_GSO_TUNNELS)
-		header.len = (__u16)(skb->inner_transport_header - skb->network_header);
+		header.len = skb->inner_transport_header - (__u32)(skb->data - skb->head);
 	else
 		header.len = transport_offset(pkt, &header);
 
@@ -211,16 +211,22 @@ static __always_inline void nf_count(void *counters, __u32 place, const struct v
 	__sync_fetch_and_add(&to->bytes, v->bytes);
 }
 
-/* note_address gives the bits of a note that say of which packet it is. It reads
- * the packet's address from where the program's context has it: the verifier lets
- * no program compute with an address that it knows to be one.
+static __always_inline __u64 address_bits(__u64 address)
+{
+	return address >> 3 << NOTE_ADDRESS_SHIFT;
+}
+
+/* note_address gives the bits of a note that say of which packet it is. The
+ * verifier lets no program compute with an address that it knows to be one, and
+ * forgets it of what an atomic addition has changed. Asking the kernel to copy the
+ * address (bpf_probe_read_kernel) takes thrice the time.
  */
-static __always_inline __u64 note_address(struct sk_buff *const *skb)
+static __always_inline __u64 note_address(const struct sk_buff *skb)
 {
 	__u64 address = 0;
 
-	bpf_probe_read_kernel(&address, sizeof(address), skb);
-	return address >> 3 << NOTE_ADDRESS_SHIFT;
+	__sync_fetch_and_add(&address, (__u64)skb);
+	return address_bits(*(volatile __u64 *)&address);
 }
 
 static __always_inline struct note_bucket *bucket_of(__u64 address)
@@ -299,7 +305,7 @@ static __always_inline void enter_hook(struct bpf_nf_ctx *ctx)
 		return;
 	v = wire_volume(skb, &pkt);
 	nf_count(&netfilter_seen, place, &v);
-	note = note_address(&ctx->skb) | identity(&pkt) << NOTE_IDENTITY_SHIFT | place;
+	note = note_address(skb) | identity(&pkt) << NOTE_IDENTITY_SHIFT | place;
 	if (may_be_fragment(&pkt))
 		note |= NOTE_FRAGMENT;
 	write_note(note);
@@ -318,31 +324,47 @@ static __always_inline void leave_parts(const struct sk_buff *skb)
 	struct sk_buff *part = BPF_CORE_READ(shared, frag_list);
 
 	for (int i = 0; i < MAX_FRAGMENTS && part; i++) {
-		take_note((__u64)part >> 3 << NOTE_ADDRESS_SHIFT);
+		take_note(address_bits((__u64)part));
 		part = BPF_CORE_READ(part, next);
 	}
 }
 
 static __always_inline void leave_hook(struct bpf_nf_ctx *ctx)
 {
-	__u64 note = take_note(note_address(&ctx->skb));
+	__u64 note = take_note(note_address(ctx->skb));
 
 	if (note & NOTE_FRAGMENT)
 		leave_parts(ctx->skb);
 }
 
+/* was_cut says whether a packet that no rule drops is freed because a queue has
+ * its segments instead (nfqnl_enqueue_packet, net/netfilter/nfnetlink_queue.c).
+ * Cutting it has moved its link-layer header (__skb_gso_segment, net/core/gso.c).
+ * Super-packets of devices without such a header look the same, so one of these
+ * that a queue did not take is missed.
+ */
+static __always_inline bool was_cut(const struct sk_buff *skb, const struct nf_packet *pkt,
+				    __u32 reason)
+{
+	struct skb_shared_info *shared = (void *)pkt->shared_info;
+
+	return reason !=
+		       bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_NETFILTER_DROP) &&
+	       skb->mac_header == skb->network_header && BPF_CORE_READ(shared, gso_size);
+}
+
 /* free_packet counts a packet that is freed as dropped while it is in a hook.
  *
- * Two kinds of packet are none of it though they have a note. A fragment that was
+ * Three kinds of packet are none of it though they have a note. A fragment that was
  * taken for reassembly begins behind its headers from then on (ip_frag_queue,
- * net/ipv4/ip_fragment.c; nf_ct_frag6_queue, net/ipv6/netfilter/): when the packet
- * that it became a part of is dropped, the kernel says so of each part. And what
- * a note is of may be gone unheard, and another packet be at its address.
+ * net/ipv4/ip_fragment.c; nf_ct_frag6_queue, net/ipv6/netfilter/nf_conntrack_reasm.c):
+ * when the packet that it became a part of is dropped, the kernel says so of each
+ * part. What a note is of may be gone unheard, and another packet be at its address.
+ * And a super-packet may have been cut.
  */
-static __always_inline void free_packet(struct sk_buff *const *arg)
+static __always_inline void free_packet(const struct sk_buff *skb, __u32 reason)
 {
-	__u64 note = take_note(note_address(arg));
-	const struct sk_buff *skb = *arg;
+	__u64 note = take_note(note_address(skb));
 	struct nf_packet pkt = {};
 	struct volume v;
 	__u32 place;
@@ -352,7 +374,8 @@ static __always_inline void free_packet(struct sk_buff *const *arg)
 	place = note & NOTE_PLACE_MASK;
 	if (skb->data != skb->head + skb->network_header ||
 	    !read_packet(skb, place >= NETFILTER_HOOKS, &pkt) ||
-	    identity(&pkt) != (note >> NOTE_IDENTITY_SHIFT & NOTE_IDENTITY_MASK))
+	    identity(&pkt) != (note >> NOTE_IDENTITY_SHIFT & NOTE_IDENTITY_MASK) ||
+	    was_cut(skb, &pkt, reason))
 		return;
 	v = wire_volume(skb, &pkt);
 	nf_count(&netfilter_dropped, place, &v);

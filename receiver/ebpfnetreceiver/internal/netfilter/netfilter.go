@@ -114,26 +114,36 @@ type tracing struct {
 // of it does not work is in Features; the error is nil if anything does. It is
 // ebpf.ErrNotSupported where the kernel has no such programs.
 func Load() (*Probe, error) {
-	if err := features.HaveProgramType(ebpf.Netfilter); err != nil {
-		if errors.Is(err, ebpf.ErrNotSupported) {
-			return nil, fmt.Errorf("netfilter programs: %w: the kernel has none; it needs Linux 6.4 or later with CONFIG_NETFILTER_BPF_LINK=y", err)
-		}
-		return nil, fmt.Errorf("ask the kernel for netfilter programs: %w", err)
-	}
 	p := &Probe{}
-	if err := p.load(); err != nil {
-		return nil, errors.Join(err, p.Close())
+	err := features.HaveProgramType(ebpf.Netfilter)
+	if err == nil {
+		err = p.load()
+	}
+	if err != nil {
+		return nil, errors.Join(explain(err), p.Close())
 	}
 	return p, nil
+}
+
+// explain says what to do about an error of Load.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("netfilter programs: %w: the kernel has none; it needs Linux 6.4 or later with CONFIG_NETFILTER_BPF_LINK=y", err)
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("netfilter programs: %w: run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", err)
+	default:
+		return fmt.Errorf("netfilter programs: %w", err)
+	}
 }
 
 func (p *Probe) load() error {
 	spec, err := bpf.LoadNetfilter()
 	if err != nil {
-		return fmt.Errorf("read netfilter programs: %w", err)
+		return fmt.Errorf("read: %w", err)
 	}
 	if err := spec.LoadAndAssign(&p.programs, nil); err != nil {
-		return fmt.Errorf("load netfilter programs: %w", err)
+		return fmt.Errorf("load: %w", err)
 	}
 	p.closers = append(p.closers, p.programs.First, p.programs.Last, p.programs.Seen,
 		p.programs.Dropped, p.programs.Notes, p.programs.Evicted)

@@ -9,16 +9,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/netprobe-otel/netprobe/internal/bpftest"
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
 )
@@ -231,12 +236,11 @@ func requireNotes(t *testing.T, p *Probe, most int) {
 	t.Helper()
 	notes := 0
 	var key uint32
-	var bucket [8]uint64
+	var bucket [4]uint64
 	it := p.programs.Notes.Iterate()
 	for it.Next(&key, &bucket) {
 		for _, note := range bucket {
 			if note != 0 {
-				t.Logf("note %#x", note)
 				notes++
 			}
 		}
@@ -329,7 +333,7 @@ func TestTwice(t *testing.T) {
 func TestNotesAreFull(t *testing.T) {
 	l := newLab(t)
 	p := load(t)
-	full := [8]uint64{1 << 63, 2 << 62, 3 << 62, 1 << 61, 3 << 61, 5 << 61, 7 << 61, 1 << 60}
+	full := [4]uint64{1 << 63, 1 << 62, 3 << 62, 1 << 61}
 	for key := range p.programs.Notes.MaxEntries() {
 		require.NoError(t, p.programs.Notes.Put(key, full))
 	}
@@ -517,4 +521,136 @@ func TestTranslated(t *testing.T) {
 			requireNotes(t, p, 0)
 		})
 	}
+}
+
+// A bridge with br_netfilter shows its packets to the hooks too.
+func TestBridged(t *testing.T) {
+	for _, ipv6 := range []bool{false, true} {
+		place := Place{Forward, ipv6}
+		t.Run(place.String(), func(t *testing.T) {
+			l := newLab(t)
+			if _, err := os.Stat("/proc/sys/net/bridge"); err != nil {
+				t.Skip("this kernel has no br_netfilter, or it is not loaded")
+			}
+			bridge(t, l)
+			netnstest.Sysctl(t, "bridge/bridge-nf-call-iptables", "1")
+			netnstest.Sysctl(t, "bridge/bridge-nf-call-ip6tables", "1")
+			p := load(t)
+			nft.drop(t, place, "drop")
+			sent := l.through(t, place, sizes...)
+			waitDropped(t, p, place, sent)
+			require.Equal(t, sent, nft.rule(t, place))
+			// neighbours ask for each other in packets of IPv6
+			require.GreaterOrEqual(t, count(t, p, place).Seen.Packets, sent.Packets)
+		})
+	}
+}
+
+// bridge makes of the router a bridge, and of client and server neighbours.
+func bridge(t *testing.T, l *lab) {
+	t.Helper()
+	require.NoError(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "bridge"}}))
+	master := netnstest.Up(t, "bridge")
+	for _, name := range []string{"client", "server"} {
+		require.NoError(t, netlink.LinkSetMaster(netnstest.Up(t, name), master))
+	}
+	for ns, other := range map[*netnstest.Namespace]node{l.client: server, l.server: client} {
+		ns.Do(t, func() {
+			link := netnstest.Up(t, "uplink")
+			for addr, bits := range map[netip.Addr]int{other.v4: 32, other.v6: 128} {
+				require.NoError(t, netlink.RouteAdd(&netlink.Route{
+					LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK,
+					Dst: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(bits, bits)},
+				}))
+			}
+		})
+	}
+}
+
+// A proxy that answers a SYN itself takes it: nobody has lost it.
+func TestTakenIsNotDropped(t *testing.T) {
+	l := newLab(t)
+	p := load(t)
+	run(t, `table ip t {
+		chain pre { type filter hook prerouting priority raw; tcp dport 9 tcp flags syn notrack; };
+		chain proxy { type filter hook forward priority 0; tcp dport 9 ct state invalid,untracked counter synproxy mss 1460 wscale 7; };
+	}`, "nft", "-f", "-")
+	netnstest.Sysctl(t, "netfilter/nf_conntrack_tcp_loose", "0") // what the proxy needs
+	var listener net.Listener
+	l.server.Do(t, func() {
+		var err error
+		listener, err = net.Listen("tcp4", netip.AddrPortFrom(server.v4, port).String())
+		require.NoError(t, err)
+	})
+	defer listener.Close()
+	l.client.Do(t, func() {
+		conn, err := net.Dial("tcp4", listener.Addr().String())
+		require.NoError(t, err)
+		require.NoError(t, conn.Close())
+	})
+	require.NotZero(t, nft.rule(t, Place{}).Packets)
+	requireNoDrops(t, p)
+}
+
+// A queue whose program takes no super-packets gets their segments.
+func TestQueuedSuperPacket(t *testing.T) {
+	l := newLab(t)
+	p := load(t)
+	q := newQueue(t)
+	place := Place{Forward, false}
+	iptables("legacy").drop(t, place, "nfqueue")
+	fd, to := l.sender(t, place)
+	require.NoError(t, unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 1000))
+	send(t, fd, to, 3000)
+	for _, id := range q.take(t, 3) {
+		requireNoDrops(t, p)
+		q.decide(t, id, verdictAccept)
+	}
+	requireNoDrops(t, p)
+}
+
+// Without privilege the error says which is missing.
+func TestLoadWithoutPrivilege(t *testing.T) {
+	bpftest.RequireBPF(t)
+	netnstest.Enter(t)
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var had [2]unix.CapUserData // the kernel writes 64 bits as two
+	require.NoError(t, unix.Capget(&header, &had[0]))
+	without := had
+	for _, bit := range []int{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN} {
+		without[bit/32].Effective &^= 1 << (bit % 32)
+	}
+	require.NoError(t, unix.Capset(&header, &without[0]))
+	_, err := Load()
+	require.NoError(t, unix.Capset(&header, &had[0]))
+	require.ErrorIs(t, err, unix.EPERM)
+	require.ErrorContains(t, err, "CAP_NET_ADMIN")
+}
+
+// A place whose ends others hold is a feature that does not work; the others do.
+func TestPlaceIsTaken(t *testing.T) {
+	newLab(t)
+	other := load(t)
+	for i := range int32(otherPrograms) {
+		taken, err := link.AttachNetfilter(link.NetfilterOptions{
+			Program: other.programs.Last, ProtocolFamily: link.NetfilterProtoIPv4,
+			Hook: link.NetfilterInetForward, Priority: math.MinInt32 + 2 + i,
+		})
+		require.NoError(t, err)
+		defer taken.Close()
+	}
+	p, err := Load()
+	require.NoError(t, err)
+	defer p.Close()
+	for _, f := range p.Features() {
+		if f.Name != (Place{Forward, false}).String() {
+			require.NoError(t, f.Err, f.Name)
+			continue
+		}
+		require.ErrorIs(t, f.Err, unix.EBUSY)
+		require.ErrorContains(t, f.Err, "attach to netfilter hook ipv4 forward: at the first priority: other programs have")
+	}
+	counts, err := p.Counters()
+	require.NoError(t, err)
+	require.Len(t, counts, 2*Hooks-1)
 }
