@@ -17,7 +17,7 @@ import (
 
 // objects are all that NetProbe loads.
 var objects = map[string]func() (*ebpf.CollectionSpec, error){
-	"tc": bpf.LoadTC, "xdp": bpf.LoadXDP, "netfilter": bpf.LoadNetfilter,
+	"tc": bpf.LoadTC, "xdp": bpf.LoadXDP, "netfilter": bpf.LoadNetfilter, "drops": bpf.LoadDrops,
 }
 
 // forEachProgram runs a subtest for every program in every object.
@@ -40,7 +40,7 @@ func TestProgramsOnlyPass(t *testing.T) {
 		ebpf.SchedCLS:  {constant: true, value: tcUnspec},
 		ebpf.XDP:       {constant: true, value: xdpPass},
 		ebpf.Netfilter: {constant: true, value: nfAccept},
-		ebpf.Tracing:   {constant: true, value: 0}, // nobody asks it
+		ebpf.Tracing:   {constant: true, value: 0}, // of which a tracepoint takes no notice
 	}
 	forEachProgram(t, func(t *testing.T, prog *ebpf.ProgramSpec) {
 		require.Contains(t, pass, prog.Type, "say here what such a program may answer")

@@ -35,6 +35,10 @@ func TestTypesMatchObjects(t *testing.T) {
 		{"xdp", "xdp_counters", bpf.XDPXdpCounters{}},
 		{"xdp", "parse_counters", bpf.XDPParseCounters{}},
 		{"netfilter", "volume", bpf.NetfilterVolume{}},
+		{"drops", "drop_key", bpf.DropsDropKey{}},
+		{"drops", "drop_flow_key", bpf.DropsDropFlowKey{}},
+		{"drops", "drop_flow", bpf.DropsDropFlow{}},
+		{"drops", "volume", bpf.DropsVolume{}},
 	} {
 		t.Run(tc.object+"/"+tc.name, func(t *testing.T) {
 			spec, err := objects[tc.object]()
@@ -105,6 +109,10 @@ func TestMapsHoldTypes(t *testing.T) {
 		{"netfilter", bpf.NetfilterMapNetfilterSeen, uint32(0), bpf.NetfilterVolume{}},
 		{"netfilter", bpf.NetfilterMapNetfilterDropped, uint32(0), bpf.NetfilterVolume{}},
 		{"netfilter", bpf.NetfilterMapNetfilterEvicted, uint32(0), uint64(0)},
+		{"drops", bpf.DropsMapDropCounts, bpf.DropsDropKey{}, bpf.DropsVolume{}},
+		{"drops", bpf.DropsMapDropFlows0, bpf.DropsDropFlowKey{}, bpf.DropsDropFlow{}},
+		{"drops", bpf.DropsMapDropFlows1, bpf.DropsDropFlowKey{}, bpf.DropsDropFlow{}},
+		{"drops", bpf.DropsMapDropLedgers, uint32(0), bpf.DropsVolume{}},
 	} {
 		t.Run(tc.object+"/"+tc.name, func(t *testing.T) {
 			spec, err := objects[tc.object]()

@@ -12,7 +12,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/require"
 
-	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
 )
 
@@ -27,8 +26,14 @@ var (
 // limit of instructions here may be over it there.
 func TestProgramsFitOldVerifiers(t *testing.T) {
 	bpftest.RequireBPF(t)
-	spec, err := bpf.LoadTC()
-	require.NoError(t, err)
+	for _, object := range []string{"tc", "drops"} {
+		spec, err := objects[object]()
+		require.NoError(t, err)
+		testFitsOldVerifiers(t, spec)
+	}
+}
+
+func testFitsOldVerifiers(t *testing.T, spec *ebpf.CollectionSpec) {
 	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats},
 	})

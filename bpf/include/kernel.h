@@ -96,14 +96,51 @@ struct xdp_md {
 	__u32 egress_ifindex;
 };
 
-/* What follows is no ABI: the members' places are those of the running kernel
- * (CO-RE), and those that are not used are left out.
+/* Of the kernel's own structs only the members that are read. Where they lie is
+ * resolved at load time (CO-RE), also within anonymous structs and unions.
  */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+struct ns_common {
+	unsigned int inum;
+};
+
+struct net {
+	struct ns_common ns;
+};
+
+/* without CONFIG_NET_NS it is empty */
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
+struct net_device {
+	int ifindex;
+	possible_net_t nd_net;
+};
+
+struct dst_entry {
+	struct net_device *dev;
+};
+
+struct sock_common {
+	unsigned short skc_family;
+	possible_net_t skc_net;
+};
+
+struct sock {
+	struct sock_common __sk_common;
+};
+
 struct sk_buff {
 	struct sk_buff *next;
+	struct net_device *dev;
+	struct sock *sk;
+	unsigned long _skb_refdst;
 	unsigned int len;
+	unsigned int data_len;
+	int skb_iif;
+	__be16 protocol;
 	__u16 inner_transport_header;
 	__u16 network_header;
 	__u16 mac_header;
@@ -133,9 +170,13 @@ struct bpf_nf_ctx {
 
 #pragma clang attribute pop
 
-/* include/net/dropreason-core.h; the value is that of the running kernel */
+/* Why a packet was freed (include/net/dropreason-core.h). The numbers are those
+ * of no kernel: they are resolved at load time.
+ */
 enum skb_drop_reason {
-	SKB_DROP_REASON_NETFILTER_DROP = 1,
+	SKB_NOT_DROPPED_YET = 0x7ffffff0,
+	SKB_CONSUMED,
+	SKB_DROP_REASON_NETFILTER_DROP,
 };
 
 /* skb_shared_info.gso_type (include/linux/skbuff.h) */

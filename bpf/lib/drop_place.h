@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Whose packet a struct sk_buff is, and which way it went. */
+#ifndef NETPROBE_DROP_PLACE_H
+#define NETPROBE_DROP_PLACE_H
+
+#include "drop.h"
+#include <bpf/bpf_core_read.h>
+
+/* inode number of the network namespace whose drops are counted */
+const volatile __u32 cfg_drop_netns = 0;
+
+/* The lowest inode number of a namespace, with room (PROC_DYNAMIC_FIRST,
+ * fs/proc/generic.c; PROC_NET_INIT_INO, include/linux/proc_ns.h).
+ */
+#define MIN_NETNS_INODE 0xefffff00
+
+#define AF_INET 2
+#define AF_INET6 10
+#define AF_PACKET 17
+
+/* The lower bits of skb->_skb_refdst are flags (SKB_DST_NOREF, include/linux/skbuff.h). */
+#define SKB_DST_FLAGS 7UL
+
+#define NO_MAC_HEADER 0xffff
+
+/* What is known of the packet. Pointers are not to be followed but by
+ * bpf_probe_read_kernel: see drop_place_of.
+ */
+struct drop_place {
+	/* the device that the kernel has it on; NULL where that is not known */
+	const struct net_device *dev;
+	/* the device that it is routed to; NULL where it is not */
+	const struct net_device *route_dev;
+	/* inode of its network namespace; 0 where nothing tells */
+	__u32 netns;
+	/* a socket here has sent it, or the stack has for one */
+	bool made_here;
+};
+
+/* drop_netns reads what a member of the kernel's type possible_net_t points at,
+ * which may be anything: 0 if it is no namespace.
+ */
+static __always_inline __u32 drop_netns(const possible_net_t *at)
+{
+	const struct net *net = NULL;
+	__u32 inode = 0;
+
+	if (!bpf_core_field_exists(at->net))
+		return cfg_drop_netns; /* no CONFIG_NET_NS: there is one namespace */
+	if (bpf_core_read(&net, sizeof(net), &at->net) || !net)
+		return 0;
+	if (bpf_core_read(&inode, sizeof(inode), &net->ns.inum) || inode < MIN_NETNS_INODE)
+		return 0;
+	return inode;
+}
+
+static __always_inline __u32 drop_netns_of_device(const struct net_device *dev)
+{
+	return dev ? drop_netns(__builtin_preserve_access_index(&dev->nd_net)) : 0;
+}
+
+/* drop_netns_of_socket is 0 also for sockets that send no packets: Unix, netlink, … */
+static __always_inline __u32 drop_netns_of_socket(const struct sock *sk)
+{
+	__u16 family;
+
+	if (!sk)
+		return 0;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (family != AF_INET && family != AF_INET6 && family != AF_PACKET)
+		return 0;
+	return drop_netns(__builtin_preserve_access_index(&sk->__sk_common.skc_net));
+}
+
+static __always_inline __u32 drop_ifindex(const struct net_device *dev)
+{
+	return dev ? BPF_CORE_READ(dev, ifindex) : 0;
+}
+
+/* drop_place_of finds out where the packet is. The device says it best: a packet
+ * that has gone through a pair of veth may still have its sender's socket. But the
+ * kernel keeps other things in the same place while the packet is in a queue of UDP
+ * (dev_scratch) or in a tree (rbnode), and TCP clears it on receipt. Then the
+ * receiving socket, the route and the packet's own socket are asked, in this order.
+ */
+static __always_inline void drop_place_of(const struct sk_buff *skb, const struct sock *rx_sk,
+					  struct drop_place *p)
+{
+	const struct sock *sk = BPF_CORE_READ(skb, sk);
+	const struct dst_entry *dst;
+	__u32 route_netns;
+
+	p->dev = BPF_CORE_READ(skb, dev);
+	p->netns = drop_netns_of_device(p->dev);
+	if (!p->netns)
+		p->dev = NULL;
+
+	dst = (void *)(BPF_CORE_READ(skb, _skb_refdst) & ~SKB_DST_FLAGS);
+	p->route_dev = dst ? BPF_CORE_READ(dst, dev) : NULL;
+	route_netns = drop_netns_of_device(p->route_dev);
+	if (!route_netns)
+		p->route_dev = NULL;
+
+	if (!p->netns)
+		p->netns = drop_netns_of_socket(rx_sk);
+	if (!p->netns)
+		p->netns = route_netns;
+	p->made_here = drop_netns_of_socket(sk) || p->route_dev;
+	if (!p->netns)
+		p->netns = drop_netns_of_socket(sk);
+}
+
+/* drop_leaves says whether the packet is on its way out of its device: it is
+ * routed there, or has its link header in front of it again.
+ */
+static __always_inline bool drop_leaves(const struct sk_buff *skb, const struct drop_place *p)
+{
+	return p->dev == p->route_dev || skb->data < skb->head + skb->network_header;
+}
+
+/* drop_arrives says the same of a packet that has just come in, of which the stack
+ * has not noted that yet: the driver has taken off its link header, and it has no route.
+ */
+static __always_inline bool drop_arrives(const struct sk_buff *skb, const struct drop_place *p)
+{
+	return !skb->skb_iif && !p->route_dev && skb->mac_header != NO_MAC_HEADER &&
+	       skb->head + skb->mac_header < skb->data;
+}
+
+/* drop_set_place notes interface and direction.
+ *
+ * skb->skb_iif is the interface that a packet came in by; the stack sets it for
+ * each device that it receives the packet on, and clears it where a tunnel or a pair
+ * of veth is passed. While the packet is on that same device it is at ingress. On
+ * another, or without it, it takes proof that the packet leaves, else the direction
+ * stays unknown: drops of the bridge family's forward hook are such.
+ */
+static __always_inline void drop_set_place(const struct sk_buff *skb, const struct drop_place *p,
+					   struct drop_key *key)
+{
+	__u32 came_in = skb->skb_iif;
+
+	key->ifindex = drop_ifindex(p->dev);
+	if (p->dev) {
+		if (came_in == key->ifindex || drop_arrives(skb, p))
+			key->direction = DROP_DIRECTION_INGRESS;
+		else if (drop_leaves(skb, p))
+			key->direction = DROP_DIRECTION_EGRESS;
+	} else if (came_in) {
+		key->ifindex = came_in;
+		key->direction = DROP_DIRECTION_INGRESS;
+	} else if (p->made_here) {
+		key->ifindex = drop_ifindex(p->route_dev);
+		key->direction = DROP_DIRECTION_EGRESS;
+	}
+}
+
+#endif

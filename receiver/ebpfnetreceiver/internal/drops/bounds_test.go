@@ -1,0 +1,181 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package drops
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
+)
+
+// closes says that every drop is accounted for, among the counts and among the
+// flows, and how many there were.
+func closes(t *testing.T, p *Probe, counts []Count, flows []FlowDrop) flow.Volume {
+	t.Helper()
+	h, err := p.Health()
+	require.NoError(t, err)
+	all := h.CountLost
+	for i := range counts {
+		all.Add(counts[i].Volume)
+	}
+	ofFlows := h.FlowLost
+	ofFlows.Add(h.NoFlow)
+	for i := range flows {
+		ofFlows.Add(flows[i].Volume)
+	}
+	require.Equal(t, all, ofFlows, "%+v", h)
+	require.Zero(t, h.Missed)
+	return all
+}
+
+func TestFlowsBeyondTheBoundAreCountedAsLost(t *testing.T) {
+	const room, senders, each = 3, 10, 4
+	d := newDropper(t)
+	require.NoError(t, d.probe.Close())
+	d.probe = load(t, Options{MaxEntries: 16, MaxFlows: room})
+	for range each {
+		for port := range uint16(senders) {
+			tuple := sent
+			tuple.SourcePort += port
+			d.far.send(t, d.far.frame(t, tuple, anyone))
+		}
+	}
+	await(t, d.probe, d.key(t, flow.UDP), senders*each)
+	counts, flows := collect(t, d.probe)
+	require.Len(t, flows, room)
+	for i := range flows {
+		require.Equal(t, uint64(each), flows[i].Packets)
+	}
+	require.Equal(t, uint64(senders*each), closes(t, d.probe, counts, flows).Packets)
+	h, err := d.probe.Health()
+	require.NoError(t, err)
+	require.Equal(t, uint64((senders-room)*each), h.FlowLost.Packets)
+	require.Zero(t, h.CountLost)
+
+	// the next interval has room again
+	d.far.send(t, d.far.frame(t, sent, anyone))
+	await(t, d.probe, d.key(t, flow.UDP), senders*each+1)
+	_, flows = collect(t, d.probe)
+	require.Len(t, flows, 1)
+}
+
+func TestCountsBeyondTheBoundAreCountedAsLost(t *testing.T) {
+	d := newDropper(t)
+	require.NoError(t, d.probe.Close())
+	d.probe = load(t, Options{MaxEntries: 1, MaxFlows: 16})
+	for range 3 {
+		for _, protocol := range []flow.Protocol{flow.UDP, flow.TCP, flow.ICMP} {
+			d.far.send(t, d.far.frame(t, as(sent, protocol), anyone))
+		}
+	}
+	netnstest.Eventually(t, func() bool {
+		h, err := d.probe.Health()
+		require.NoError(t, err)
+		return h.CountLost.Packets >= 6
+	}, "two of three keys have no room")
+	await(t, d.probe, d.key(t, flow.UDP), 3)
+	counts, flows := collect(t, d.probe)
+	require.Len(t, counts, 1)
+	require.Len(t, flows, 3)
+	require.Equal(t, uint64(9), closes(t, d.probe, counts, flows).Packets)
+
+	// what another interface had is kept, what this one had makes room
+	require.NoError(t, d.probe.Forget(func(i uint32) bool { return i != counts[0].InterfaceIndex }))
+	counts, _ = collect(t, d.probe)
+	require.Len(t, counts, 1)
+	require.NoError(t, d.probe.Forget(func(i uint32) bool { return i == counts[0].InterfaceIndex }))
+	d.far.send(t, d.far.frame(t, as(sent, flow.TCP), anyone))
+	await(t, d.probe, d.key(t, flow.TCP), 1)
+	counts, _ = collect(t, d.probe)
+	require.Len(t, counts, 1)
+}
+
+// Two senders on CPUs of their own, and drains all the while: every drop is in one
+// interval, and in one only.
+func TestDrainingLosesNothing(t *testing.T) {
+	const each, senders = 20000, 2
+	l := newLab(t)
+	nft(t, `table inet lab { counter c {}; chain c { type filter hook input priority 0; udp dport 9 counter name c drop; }; }`)
+	p := load(t, roomy())
+	var sending sync.WaitGroup
+	done := make(chan struct{})
+	tuples := map[flow.Tuple]bool{}
+	for range senders {
+		conn := dial(t, l.client, node4, 9)
+		tuples[tupleOf(conn)] = true
+		sending.Go(func() {
+			for range each {
+				if _, err := conn.Write([]byte{0}); err != nil {
+					t.Errorf("send: %v", err)
+					return
+				}
+			}
+		})
+	}
+	go func() {
+		sending.Wait()
+		close(done)
+	}()
+	byFlow := map[flow.Tuple]uint64{}
+	drains := 0
+	var all []FlowDrop
+	drain := func() {
+		drains++
+		_, flows := collect(t, p)
+		all = append(all, flows...)
+		for i := range flows {
+			byFlow[flows[i].Tuple] += flows[i].Packets
+		}
+	}
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+			drain()
+		}
+	}
+	await(t, p, Key{p.named("NETFILTER_DROP"), index(t, toClient), 4, flow.UDP, Ingress}, each*senders)
+	drain()
+	require.Greater(t, drains, 2)
+	for tuple := range tuples {
+		require.Equal(t, uint64(each), byFlow[tuple], "%v", tuple)
+	}
+	require.Len(t, byFlow, senders)
+	counts, _ := collect(t, p)
+	require.Equal(t, nftCounter(t, "c"), closes(t, p, counts, all))
+	t.Logf("%d drains", drains)
+}
+
+func TestLoadSaysWhatIsMissing(t *testing.T) {
+	_, err := Load(Options{MaxFlows: 1})
+	require.ErrorContains(t, err, "room for at least one entry")
+
+	netnstest.Enter(t) // locks the thread
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var had [2]unix.CapUserData
+	require.NoError(t, unix.Capget(&header, &had[0]))
+	none := had
+	none[0].Effective, none[1].Effective = 0, 0
+	require.NoError(t, unix.Capset(&header, &none[0]))
+	_, err = Load(roomy())
+	require.NoError(t, unix.Capset(&header, &had[0]))
+	require.ErrorIs(t, err, unix.EPERM)
+	require.ErrorContains(t, err, "CAP_BPF and CAP_PERFMON")
+}
+
+func TestCloseTwice(t *testing.T) {
+	newDropper(t)
+	p, err := Load(roomy())
+	require.NoError(t, err)
+	require.NoError(t, p.Close())
+	require.NoError(t, p.Close())
+}
