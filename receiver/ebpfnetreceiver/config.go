@@ -30,6 +30,8 @@ type Config struct {
 	XDP      XDPConfig     `mapstructure:"xdp"`
 	Flows    FlowsConfig   `mapstructure:"flows"`
 	Tunnels  TunnelsConfig `mapstructure:"tunnels"`
+
+	Netfilter NetfilterConfig `mapstructure:"netfilter"`
 	// RingBufferBytes is the size of the ring buffer that takes what the flow
 	// map has no room for: a power of two, and a multiple of the page size.
 	RingBufferBytes int `mapstructure:"ring_buffer_bytes"`
@@ -56,6 +58,12 @@ type TCConfig struct {
 // XDPConfig of the program in front of the network stack.
 type XDPConfig struct {
 	// Mode is off, auto (native where the driver has it, else off), native or generic.
+	Mode string `mapstructure:"mode"`
+}
+
+// NetfilterConfig of the programs at netfilter's hooks.
+type NetfilterConfig struct {
+	// Mode is off or auto (where the kernel has it).
 	Mode string `mapstructure:"mode"`
 }
 
@@ -134,11 +142,13 @@ const (
 )
 
 var (
-	tcModes    = []string{"off", "auto", "tcx", "clsact"}
-	xdpModes   = []string{"off", "auto", "native", "generic"}
-	flowMaps   = []string{"auto", "shared", "per_cpu"}
-	natModes   = []string{"off", "auto"}
-	errorModes = []ErrorMode{ErrorModePropagate, ErrorModeIgnore}
+	tcModes  = []string{"off", "auto", "tcx", "clsact"}
+	xdpModes = []string{"off", "auto", "native", "generic"}
+	flowMaps = []string{"auto", "shared", "per_cpu"}
+	natModes = []string{"off", "auto"}
+
+	netfilterModes = []string{"off", "auto"}
+	errorModes     = []ErrorMode{ErrorModePropagate, ErrorModeIgnore}
 )
 
 func createDefaultConfig() component.Config {
@@ -172,6 +182,8 @@ func createDefaultConfig() component.Config {
 			MaxEntries:  4096,
 			IdleTimeout: 5 * time.Minute,
 		},
+		// It costs every packet something at each hook.
+		Netfilter:       NetfilterConfig{Mode: "off"},
 		RingBufferBytes: 4 << 20,
 		ErrorMode:       ErrorModePropagate,
 	}
@@ -185,6 +197,7 @@ func (cfg *Config) Validate() error {
 		oneOf("xdp::mode", cfg.XDP.Mode, xdpModes),
 		cfg.Flows.validate(),
 		cfg.Tunnels.validate(),
+		oneOf("netfilter::mode", cfg.Netfilter.Mode, netfilterModes),
 		oneOf("error_mode", cfg.ErrorMode, errorModes),
 	}
 	if cfg.Interval < minInterval {

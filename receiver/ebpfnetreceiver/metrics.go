@@ -211,6 +211,9 @@ func (m *metricsSink) convert(w *window) delivery {
 			m.recordXDP(at, &p)
 		}
 	}
+	for i := range w.netfilter {
+		m.recordNetfilter(at, &w.netfilter[i])
+	}
 	if m.cfg.flowsEnabled() {
 		m.builder.RecordNetprobeVxlanTunnelsActiveDataPoint(at, int64(w.tunnelsActive))
 	}

@@ -32,6 +32,7 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/convert"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadatatest"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netfilter"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew, to be read before they are committed")
@@ -128,6 +129,10 @@ func fullWindow() *window {
 		Tunnel: flow.Tunnel{Type: flow.VXLAN, ID: 7, HasID: true}, Total: packetsOf100Bytes(3), Start: time.Unix(95, 0),
 	}}
 	w.tunnelsActive = 1
+	w.netfilter = []netfilter.Count{
+		{Place: netfilter.Place{Hook: netfilter.LocalIn}, Seen: packetsOf100Bytes(7), Dropped: packetsOf100Bytes(2)},
+		{Place: netfilter.Place{Hook: netfilter.Forward, IPv6: true}, Seen: packetsOf100Bytes(5)},
+	}
 	return w
 }
 

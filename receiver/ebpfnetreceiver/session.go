@@ -25,6 +25,7 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/listeners"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netfilter"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
 
@@ -55,6 +56,7 @@ type window struct {
 	tunnels, networks []aggregate.TunnelPoint
 	tunnelsActive     int
 	tunnelEvents      []aggregate.TunnelEvent
+	netfilter         []netfilter.Count
 	// leaving is the sink that gets no more after this: it hands on what it has
 	// before it returns. Nil for none.
 	leaving sink
@@ -106,6 +108,7 @@ type session struct {
 	joiner    *join.Joiner
 	listeners *listeners.Table // nil without flows
 	speeds    *netdev.Speeds   // nil where they cannot be asked for
+	netfilter *netfilter.Probe // nil where it is off or the kernel has none
 	nat       *conntrack.Table // nil where it is off or the kernel has none
 	// graphOptions are for the graph of interfaces.
 	graphOptions netdev.Options
@@ -228,6 +231,7 @@ func (s *session) open() error {
 		s.joiner.Listeners = s.listeners
 	}
 	s.openNAT()
+	s.openNetfilter()
 	if s.speeds, err = netdev.OpenSpeeds(); err != nil {
 		s.logger.Warn("No utilization, because the speeds of links cannot be asked for", zap.Error(err))
 	}
@@ -331,7 +335,7 @@ func (s *session) close() error {
 	if s.telemetry != nil {
 		s.telemetry.close()
 	}
-	errNAT := s.closeNAT()
+	errNAT := errors.Join(s.closeNAT(), s.closeNetfilter())
 	s.speeds.Close()
 	s.speeds = nil
 	if s.probe == nil {
@@ -366,6 +370,7 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 	}
 	s.totals.Collect(w.end, func(p aggregate.InterfacePoint) { w.interfaces = append(w.interfaces, p) })
 	s.lastRead = w.end
+	w.netfilter = s.readNetfilter()
 	s.joinFlows(ctx, &w)
 	if err == nil {
 		// not before: what they saw had to be judged by what they were

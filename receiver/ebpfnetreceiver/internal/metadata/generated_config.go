@@ -226,6 +226,46 @@ func (ms *NetprobeInterfaceUtilizationMetricConfig) Unmarshal(parser *confmap.Co
 	return nil
 }
 
+// NetprobeNetfilterBytesMetricConfig provides config for the netprobe.netfilter.bytes metric.
+type NetprobeNetfilterBytesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeNetfilterBytesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeNetfilterPacketsMetricConfig provides config for the netprobe.netfilter.packets metric.
+type NetprobeNetfilterPacketsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeNetfilterPacketsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // NetprobeVxlanBytesMetricConfig provides config for the netprobe.vxlan.bytes metric.
 type NetprobeVxlanBytesMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -359,6 +399,8 @@ type MetricsConfig struct {
 	NetprobeInterfaceTxPackets     NetprobeInterfaceTxPacketsMetricConfig     `mapstructure:"netprobe.interface.tx.packets"`
 	NetprobeInterfaceTxPacketsRate NetprobeInterfaceTxPacketsRateMetricConfig `mapstructure:"netprobe.interface.tx.packets.rate"`
 	NetprobeInterfaceUtilization   NetprobeInterfaceUtilizationMetricConfig   `mapstructure:"netprobe.interface.utilization"`
+	NetprobeNetfilterBytes         NetprobeNetfilterBytesMetricConfig         `mapstructure:"netprobe.netfilter.bytes"`
+	NetprobeNetfilterPackets       NetprobeNetfilterPacketsMetricConfig       `mapstructure:"netprobe.netfilter.packets"`
 	NetprobeVxlanBytes             NetprobeVxlanBytesMetricConfig             `mapstructure:"netprobe.vxlan.bytes"`
 	NetprobeVxlanPackets           NetprobeVxlanPacketsMetricConfig           `mapstructure:"netprobe.vxlan.packets"`
 	NetprobeVxlanTunnelsActive     NetprobeVxlanTunnelsActiveMetricConfig     `mapstructure:"netprobe.vxlan.tunnels.active"`
@@ -400,6 +442,12 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		NetprobeInterfaceUtilization: NetprobeInterfaceUtilizationMetricConfig{
+			Enabled: true,
+		},
+		NetprobeNetfilterBytes: NetprobeNetfilterBytesMetricConfig{
+			Enabled: true,
+		},
+		NetprobeNetfilterPackets: NetprobeNetfilterPacketsMetricConfig{
 			Enabled: true,
 		},
 		NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{

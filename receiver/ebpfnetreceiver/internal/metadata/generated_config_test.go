@@ -59,6 +59,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetprobeInterfaceUtilization: NetprobeInterfaceUtilizationMetricConfig{
 						Enabled: true,
 					},
+					NetprobeNetfilterBytes: NetprobeNetfilterBytesMetricConfig{
+						Enabled: true,
+					},
+					NetprobeNetfilterPackets: NetprobeNetfilterPacketsMetricConfig{
+						Enabled: true,
+					},
 					NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{
 						Enabled: true,
 					},
@@ -117,6 +123,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetprobeInterfaceUtilization: NetprobeInterfaceUtilizationMetricConfig{
 						Enabled: false,
 					},
+					NetprobeNetfilterBytes: NetprobeNetfilterBytesMetricConfig{
+						Enabled: false,
+					},
+					NetprobeNetfilterPackets: NetprobeNetfilterPacketsMetricConfig{
+						Enabled: false,
+					},
 					NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{
 						Enabled: false,
 					},
@@ -142,7 +154,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeInterfaceUtilizationMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeInterfaceUtilizationMetricConfig{}, NetprobeNetfilterBytesMetricConfig{}, NetprobeNetfilterPacketsMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

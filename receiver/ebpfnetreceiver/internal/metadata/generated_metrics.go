@@ -18,6 +18,70 @@ const (
 	AggregationStrategyMax = "max"
 )
 
+// AttributeNetprobeNetfilterHook specifies the value netprobe.netfilter.hook attribute.
+type AttributeNetprobeNetfilterHook int
+
+const (
+	_ AttributeNetprobeNetfilterHook = iota
+	AttributeNetprobeNetfilterHookPrerouting
+	AttributeNetprobeNetfilterHookLocalIn
+	AttributeNetprobeNetfilterHookForward
+	AttributeNetprobeNetfilterHookLocalOut
+	AttributeNetprobeNetfilterHookPostrouting
+)
+
+// String returns the string representation of the AttributeNetprobeNetfilterHook.
+func (av AttributeNetprobeNetfilterHook) String() string {
+	switch av {
+	case AttributeNetprobeNetfilterHookPrerouting:
+		return "prerouting"
+	case AttributeNetprobeNetfilterHookLocalIn:
+		return "local_in"
+	case AttributeNetprobeNetfilterHookForward:
+		return "forward"
+	case AttributeNetprobeNetfilterHookLocalOut:
+		return "local_out"
+	case AttributeNetprobeNetfilterHookPostrouting:
+		return "postrouting"
+	}
+	return ""
+}
+
+// MapAttributeNetprobeNetfilterHook is a helper map of string to AttributeNetprobeNetfilterHook attribute value.
+var MapAttributeNetprobeNetfilterHook = map[string]AttributeNetprobeNetfilterHook{
+	"prerouting":  AttributeNetprobeNetfilterHookPrerouting,
+	"local_in":    AttributeNetprobeNetfilterHookLocalIn,
+	"forward":     AttributeNetprobeNetfilterHookForward,
+	"local_out":   AttributeNetprobeNetfilterHookLocalOut,
+	"postrouting": AttributeNetprobeNetfilterHookPostrouting,
+}
+
+// AttributeNetprobeNetfilterOutcome specifies the value netprobe.netfilter.outcome attribute.
+type AttributeNetprobeNetfilterOutcome int
+
+const (
+	_ AttributeNetprobeNetfilterOutcome = iota
+	AttributeNetprobeNetfilterOutcomeSeen
+	AttributeNetprobeNetfilterOutcomeDropped
+)
+
+// String returns the string representation of the AttributeNetprobeNetfilterOutcome.
+func (av AttributeNetprobeNetfilterOutcome) String() string {
+	switch av {
+	case AttributeNetprobeNetfilterOutcomeSeen:
+		return "seen"
+	case AttributeNetprobeNetfilterOutcomeDropped:
+		return "dropped"
+	}
+	return ""
+}
+
+// MapAttributeNetprobeNetfilterOutcome is a helper map of string to AttributeNetprobeNetfilterOutcome attribute value.
+var MapAttributeNetprobeNetfilterOutcome = map[string]AttributeNetprobeNetfilterOutcome{
+	"seen":    AttributeNetprobeNetfilterOutcomeSeen,
+	"dropped": AttributeNetprobeNetfilterOutcomeDropped,
+}
+
 // AttributeNetprobeObservationDirection specifies the value netprobe.observation.direction attribute.
 type AttributeNetprobeObservationDirection int
 
@@ -171,6 +235,14 @@ var MetricsInfo = metricsInfo{
 		Name:       "netprobe.interface.utilization",
 		Attributes: []string{"network.interface.name", "network.io.direction"},
 	},
+	NetprobeNetfilterBytes: metricInfo{
+		Name:       "netprobe.netfilter.bytes",
+		Attributes: []string{"netprobe.netfilter.hook", "network.type", "netprobe.netfilter.outcome"},
+	},
+	NetprobeNetfilterPackets: metricInfo{
+		Name:       "netprobe.netfilter.packets",
+		Attributes: []string{"netprobe.netfilter.hook", "network.type", "netprobe.netfilter.outcome"},
+	},
 	NetprobeVxlanBytes: metricInfo{
 		Name:       "netprobe.vxlan.bytes",
 		Attributes: []string{"netprobe.tunnel.id", "netprobe.tunnel.source.address", "netprobe.tunnel.destination.address"},
@@ -208,6 +280,8 @@ type metricsInfo struct {
 	NetprobeInterfaceTxPackets     metricInfo
 	NetprobeInterfaceTxPacketsRate metricInfo
 	NetprobeInterfaceUtilization   metricInfo
+	NetprobeNetfilterBytes         metricInfo
+	NetprobeNetfilterPackets       metricInfo
 	NetprobeVxlanBytes             metricInfo
 	NetprobeVxlanPackets           metricInfo
 	NetprobeVxlanTunnelsActive     metricInfo
@@ -824,6 +898,118 @@ func newMetricNetprobeInterfaceUtilization(cfg NetprobeInterfaceUtilizationMetri
 	return m
 }
 
+type metricNetprobeNetfilterBytes struct {
+	data     pmetric.Metric                     // data buffer for generated metric.
+	config   NetprobeNetfilterBytesMetricConfig // metric config provided by user.
+	capacity int                                // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.netfilter.bytes metric with initial data.
+func (m *metricNetprobeNetfilterBytes) init() {
+	m.data.SetName("netprobe.netfilter.bytes")
+	m.data.SetDescription("Bytes of the packets in netprobe.netfilter.packets, from the IP header on.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeNetfilterBytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, netprobeNetfilterHookAttributeValue string, networkTypeAttributeValue string, netprobeNetfilterOutcomeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("netprobe.netfilter.hook", netprobeNetfilterHookAttributeValue)
+	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutStr("netprobe.netfilter.outcome", netprobeNetfilterOutcomeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeNetfilterBytes) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeNetfilterBytes) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeNetfilterBytes(cfg NetprobeNetfilterBytesMetricConfig) metricNetprobeNetfilterBytes {
+	m := metricNetprobeNetfilterBytes{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeNetfilterPackets struct {
+	data     pmetric.Metric                       // data buffer for generated metric.
+	config   NetprobeNetfilterPacketsMetricConfig // metric config provided by user.
+	capacity int                                  // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.netfilter.packets metric with initial data.
+func (m *metricNetprobeNetfilterPackets) init() {
+	m.data.SetName("netprobe.netfilter.packets")
+	m.data.SetDescription("Packets that entered a netfilter hook, and those that were dropped there; a super-packet counts as its segments. Present where netfilter::mode asks for it and the kernel has it.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeNetfilterPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, netprobeNetfilterHookAttributeValue string, networkTypeAttributeValue string, netprobeNetfilterOutcomeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("netprobe.netfilter.hook", netprobeNetfilterHookAttributeValue)
+	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutStr("netprobe.netfilter.outcome", netprobeNetfilterOutcomeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeNetfilterPackets) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeNetfilterPackets) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeNetfilterPackets(cfg NetprobeNetfilterPacketsMetricConfig) metricNetprobeNetfilterPackets {
+	m := metricNetprobeNetfilterPackets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricNetprobeVxlanBytes struct {
 	data     pmetric.Metric                 // data buffer for generated metric.
 	config   NetprobeVxlanBytesMetricConfig // metric config provided by user.
@@ -1171,6 +1357,8 @@ type MetricsBuilder struct {
 	metricNetprobeInterfaceTxPackets     metricNetprobeInterfaceTxPackets
 	metricNetprobeInterfaceTxPacketsRate metricNetprobeInterfaceTxPacketsRate
 	metricNetprobeInterfaceUtilization   metricNetprobeInterfaceUtilization
+	metricNetprobeNetfilterBytes         metricNetprobeNetfilterBytes
+	metricNetprobeNetfilterPackets       metricNetprobeNetfilterPackets
 	metricNetprobeVxlanBytes             metricNetprobeVxlanBytes
 	metricNetprobeVxlanPackets           metricNetprobeVxlanPackets
 	metricNetprobeVxlanTunnelsActive     metricNetprobeVxlanTunnelsActive
@@ -1213,6 +1401,8 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricNetprobeInterfaceTxPackets:     newMetricNetprobeInterfaceTxPackets(mbc.Metrics.NetprobeInterfaceTxPackets),
 		metricNetprobeInterfaceTxPacketsRate: newMetricNetprobeInterfaceTxPacketsRate(mbc.Metrics.NetprobeInterfaceTxPacketsRate),
 		metricNetprobeInterfaceUtilization:   newMetricNetprobeInterfaceUtilization(mbc.Metrics.NetprobeInterfaceUtilization),
+		metricNetprobeNetfilterBytes:         newMetricNetprobeNetfilterBytes(mbc.Metrics.NetprobeNetfilterBytes),
+		metricNetprobeNetfilterPackets:       newMetricNetprobeNetfilterPackets(mbc.Metrics.NetprobeNetfilterPackets),
 		metricNetprobeVxlanBytes:             newMetricNetprobeVxlanBytes(mbc.Metrics.NetprobeVxlanBytes),
 		metricNetprobeVxlanPackets:           newMetricNetprobeVxlanPackets(mbc.Metrics.NetprobeVxlanPackets),
 		metricNetprobeVxlanTunnelsActive:     newMetricNetprobeVxlanTunnelsActive(mbc.Metrics.NetprobeVxlanTunnelsActive),
@@ -1296,6 +1486,8 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricNetprobeInterfaceTxPackets.emit(ils.Metrics())
 	mb.metricNetprobeInterfaceTxPacketsRate.emit(ils.Metrics())
 	mb.metricNetprobeInterfaceUtilization.emit(ils.Metrics())
+	mb.metricNetprobeNetfilterBytes.emit(ils.Metrics())
+	mb.metricNetprobeNetfilterPackets.emit(ils.Metrics())
 	mb.metricNetprobeVxlanBytes.emit(ils.Metrics())
 	mb.metricNetprobeVxlanPackets.emit(ils.Metrics())
 	mb.metricNetprobeVxlanTunnelsActive.emit(ils.Metrics())
@@ -1376,6 +1568,16 @@ func (mb *MetricsBuilder) RecordNetprobeInterfaceTxPacketsRateDataPoint(ts pcomm
 // RecordNetprobeInterfaceUtilizationDataPoint adds a data point to netprobe.interface.utilization metric.
 func (mb *MetricsBuilder) RecordNetprobeInterfaceUtilizationDataPoint(ts pcommon.Timestamp, val float64, networkInterfaceNameAttributeValue string, networkIoDirectionAttributeValue AttributeNetworkIoDirection) {
 	mb.metricNetprobeInterfaceUtilization.recordDataPoint(mb.startTime, ts, val, networkInterfaceNameAttributeValue, networkIoDirectionAttributeValue.String())
+}
+
+// RecordNetprobeNetfilterBytesDataPoint adds a data point to netprobe.netfilter.bytes metric.
+func (mb *MetricsBuilder) RecordNetprobeNetfilterBytesDataPoint(ts pcommon.Timestamp, val int64, netprobeNetfilterHookAttributeValue AttributeNetprobeNetfilterHook, networkTypeAttributeValue AttributeNetworkType, netprobeNetfilterOutcomeAttributeValue AttributeNetprobeNetfilterOutcome) {
+	mb.metricNetprobeNetfilterBytes.recordDataPoint(mb.startTime, ts, val, netprobeNetfilterHookAttributeValue.String(), networkTypeAttributeValue.String(), netprobeNetfilterOutcomeAttributeValue.String())
+}
+
+// RecordNetprobeNetfilterPacketsDataPoint adds a data point to netprobe.netfilter.packets metric.
+func (mb *MetricsBuilder) RecordNetprobeNetfilterPacketsDataPoint(ts pcommon.Timestamp, val int64, netprobeNetfilterHookAttributeValue AttributeNetprobeNetfilterHook, networkTypeAttributeValue AttributeNetworkType, netprobeNetfilterOutcomeAttributeValue AttributeNetprobeNetfilterOutcome) {
+	mb.metricNetprobeNetfilterPackets.recordDataPoint(mb.startTime, ts, val, netprobeNetfilterHookAttributeValue.String(), networkTypeAttributeValue.String(), netprobeNetfilterOutcomeAttributeValue.String())
 }
 
 // RecordNetprobeVxlanBytesDataPoint adds a data point to netprobe.vxlan.bytes metric.

@@ -92,6 +92,12 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordNetprobeInterfaceUtilizationDataPoint(ts, 1, "network.interface.name-val", AttributeNetworkIoDirectionTransmit)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordNetprobeNetfilterBytesDataPoint(ts, 1, AttributeNetprobeNetfilterHookPrerouting, AttributeNetworkTypeIpv4, AttributeNetprobeNetfilterOutcomeSeen)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeNetfilterPacketsDataPoint(ts, 1, AttributeNetprobeNetfilterHookPrerouting, AttributeNetworkTypeIpv4, AttributeNetprobeNetfilterOutcomeSeen)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordNetprobeVxlanBytesDataPoint(ts, 1, 18, "netprobe.tunnel.source.address-val", "netprobe.tunnel.destination.address-val")
 			defaultMetricsCount++
 			allMetricsCount++
@@ -371,6 +377,52 @@ func TestMetricsBuilder(t *testing.T) {
 					networkIoDirectionAttrVal, ok := dp.Attributes().Get("network.io.direction")
 					assert.True(t, ok)
 					assert.Equal(t, "transmit", networkIoDirectionAttrVal.Str())
+				case "netprobe.netfilter.bytes":
+					assert.False(t, validatedMetrics["netprobe.netfilter.bytes"], "Found a duplicate in the metrics slice: netprobe.netfilter.bytes")
+					validatedMetrics["netprobe.netfilter.bytes"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes of the packets in netprobe.netfilter.packets, from the IP header on.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					netprobeNetfilterHookAttrVal, ok := dp.Attributes().Get("netprobe.netfilter.hook")
+					assert.True(t, ok)
+					assert.Equal(t, "prerouting", netprobeNetfilterHookAttrVal.Str())
+					networkTypeAttrVal, ok := dp.Attributes().Get("network.type")
+					assert.True(t, ok)
+					assert.Equal(t, "ipv4", networkTypeAttrVal.Str())
+					netprobeNetfilterOutcomeAttrVal, ok := dp.Attributes().Get("netprobe.netfilter.outcome")
+					assert.True(t, ok)
+					assert.Equal(t, "seen", netprobeNetfilterOutcomeAttrVal.Str())
+				case "netprobe.netfilter.packets":
+					assert.False(t, validatedMetrics["netprobe.netfilter.packets"], "Found a duplicate in the metrics slice: netprobe.netfilter.packets")
+					validatedMetrics["netprobe.netfilter.packets"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets that entered a netfilter hook, and those that were dropped there; a super-packet counts as its segments. Present where netfilter::mode asks for it and the kernel has it.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					netprobeNetfilterHookAttrVal, ok := dp.Attributes().Get("netprobe.netfilter.hook")
+					assert.True(t, ok)
+					assert.Equal(t, "prerouting", netprobeNetfilterHookAttrVal.Str())
+					networkTypeAttrVal, ok := dp.Attributes().Get("network.type")
+					assert.True(t, ok)
+					assert.Equal(t, "ipv4", networkTypeAttrVal.Str())
+					netprobeNetfilterOutcomeAttrVal, ok := dp.Attributes().Get("netprobe.netfilter.outcome")
+					assert.True(t, ok)
+					assert.Equal(t, "seen", netprobeNetfilterOutcomeAttrVal.Str())
 				case "netprobe.vxlan.bytes":
 					assert.False(t, validatedMetrics["netprobe.vxlan.bytes"], "Found a duplicate in the metrics slice: netprobe.vxlan.bytes")
 					validatedMetrics["netprobe.vxlan.bytes"] = true

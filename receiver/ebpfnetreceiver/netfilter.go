@@ -1,0 +1,76 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package ebpfnetreceiver
+
+import (
+	"go.opentelemetry.io/collector/pdata/pcommon"
+	"go.uber.org/zap"
+
+	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netfilter"
+)
+
+// openNetfilter begins to count at netfilter's hooks, as far as the kernel lets it.
+func (s *session) openNetfilter() {
+	if s.cfg.Netfilter.Mode == "off" {
+		return
+	}
+	p, err := netfilter.Load()
+	if err != nil {
+		s.logger.Warn("Nothing is counted at netfilter's hooks; to do without it, set netfilter::mode to off", zap.Error(err))
+		return
+	}
+	s.netfilter = p
+	for _, f := range p.Features() {
+		if f.Err != nil {
+			s.logger.Warn("A part of netfilter is not counted", zap.String("part", f.Name), zap.Error(f.Err))
+		}
+	}
+}
+
+func (s *session) closeNetfilter() error {
+	if s.netfilter == nil {
+		return nil
+	}
+	p := s.netfilter
+	s.netfilter = nil
+	return p.Close()
+}
+
+// readNetfilter gives what the hooks have counted.
+func (s *session) readNetfilter() []netfilter.Count {
+	if s.netfilter == nil {
+		return nil
+	}
+	counts, err := s.netfilter.Counters()
+	if err != nil {
+		s.logger.Error("Could not read the counters of netfilter's hooks", zap.Error(err))
+	}
+	return counts
+}
+
+var netfilterHooks = map[netfilter.Hook]metadata.AttributeNetprobeNetfilterHook{
+	netfilter.Prerouting:  metadata.AttributeNetprobeNetfilterHookPrerouting,
+	netfilter.LocalIn:     metadata.AttributeNetprobeNetfilterHookLocalIn,
+	netfilter.Forward:     metadata.AttributeNetprobeNetfilterHookForward,
+	netfilter.LocalOut:    metadata.AttributeNetprobeNetfilterHookLocalOut,
+	netfilter.Postrouting: metadata.AttributeNetprobeNetfilterHookPostrouting,
+}
+
+func (m *metricsSink) recordNetfilter(at pcommon.Timestamp, c *netfilter.Count) {
+	version := metadata.AttributeNetworkTypeIpv4
+	if c.IPv6 {
+		version = metadata.AttributeNetworkTypeIpv6
+	}
+	for outcome, v := range map[metadata.AttributeNetprobeNetfilterOutcome]flow.Volume{
+		metadata.AttributeNetprobeNetfilterOutcomeSeen:    c.Seen,
+		metadata.AttributeNetprobeNetfilterOutcomeDropped: c.Dropped,
+	} {
+		m.builder.RecordNetprobeNetfilterPacketsDataPoint(at, int64(v.Packets), netfilterHooks[c.Hook], version, outcome)
+		m.builder.RecordNetprobeNetfilterBytesDataPoint(at, int64(v.Bytes), netfilterHooks[c.Hook], version, outcome)
+	}
+}
