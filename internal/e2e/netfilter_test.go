@@ -26,7 +26,7 @@ func TestNetfilterDropsAreCounted(t *testing.T) {
 	k := l.link(t, "np0")
 	nft := exec.Command("nft", "add table ip t; add chain ip t in { type filter hook input priority 0; }; add rule ip t in udp dport 7 drop")
 	require.NoError(t, l.near.in(nft.Run))
-	a := start(t, l.near, `{interfaces: {include: [np0]}, interval: 200ms, netfilter: {mode: auto}}`)
+	a := start(t, l.near, `{interfaces: {include: [np0]}, interval: 200ms, netfilter: {mode: auto}, drops: {mode: auto}}`)
 	k.up(t)
 
 	const datagrams = 25
@@ -50,5 +50,22 @@ func TestNetfilterDropsAreCounted(t *testing.T) {
 	seen := l.near.scrape(t, prometheusURL).value(t, "netprobe_netfilter_packets_total",
 		map[string]string{"netprobe_netfilter_hook": "local_in", "network_type": "ipv4", "netprobe_netfilter_outcome": "seen"})
 	require.GreaterOrEqual(t, seen, float64(datagrams))
+
+	// the kernel says the same of them, and of which flow they were
+	reason := map[string]string{
+		"netprobe_drop_reason": "NETFILTER_DROP", "network_interface_name": "np0", "network_transport": "udp",
+		"netprobe_observation_direction": "ingress",
+	}
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		assert.EqualValues(c, datagrams, l.near.scrape(c, prometheusURL).value(c, "netprobe_drops_total", reason))
+		var sum int64
+		for _, r := range a.sink.records(func(attrs map[string]any) bool { return attrs["netprobe.drop.reason"] == "NETFILTER_DROP" }) {
+			assert.Equal(c, "netprobe.drop", r.EventName())
+			assert.Equal(c, k.far4.String(), r.attrs["source.address"])
+			assert.EqualValues(c, 7, r.attrs["destination.port"])
+			sum += r.attrs["netprobe.drops"].(int64)
+		}
+		assert.EqualValues(c, datagrams, sum)
+	}, patience, glance)
 	require.NotContains(t, strings.ToLower(a.output.String()), "netfilter is not counted")
 }

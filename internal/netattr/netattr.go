@@ -12,6 +12,8 @@ const (
 	EventFlow = "netprobe.flow"
 	// EventTunnel is a tunnel that was seen for the first time, or no more.
 	EventTunnel = "netprobe.tunnel"
+	// EventDrop is the first drop of a flow for one reason in an interval.
+	EventDrop = "netprobe.drop"
 )
 
 // Keys of the semantic conventions.
@@ -49,6 +51,10 @@ const (
 	ICMPCode = "netprobe.icmp.code"
 	// ObservationDirection is "ingress" or "egress" at the interface that counted.
 	ObservationDirection = "netprobe.observation.direction"
+	// DropReason is the kernel's name for why it dropped a packet.
+	DropReason = "netprobe.drop.reason"
+	// Drops counts the packets that were dropped.
+	Drops = "netprobe.drops"
 	// ObservationNetNS is the inode number of the network namespace that counted.
 	ObservationNetNS = "netprobe.observation.netns"
 	// ObservationInterfaces are the interfaces that saw the same packets and did not count them.

@@ -32,6 +32,7 @@ type Config struct {
 	Tunnels  TunnelsConfig `mapstructure:"tunnels"`
 
 	Netfilter NetfilterConfig `mapstructure:"netfilter"`
+	Drops     DropsConfig     `mapstructure:"drops"`
 	// RingBufferBytes is the size of the ring buffer that takes what the flow
 	// map has no room for: a power of two, and a multiple of the page size.
 	RingBufferBytes int `mapstructure:"ring_buffer_bytes"`
@@ -65,6 +66,17 @@ type XDPConfig struct {
 type NetfilterConfig struct {
 	// Mode is off or auto (where the kernel has it).
 	Mode string `mapstructure:"mode"`
+}
+
+// DropsConfig of the program that counts what the kernel drops.
+type DropsConfig struct {
+	// Mode is off or auto (where the kernel lets it).
+	Mode string `mapstructure:"mode"`
+	// MaxEntries is how many combinations of reason, interface, protocol and
+	// direction are told apart.
+	MaxEntries int `mapstructure:"max_entries"`
+	// MaxFlows is how many flows, each with its reasons, have a record in an interval.
+	MaxFlows int `mapstructure:"max_flows"`
 }
 
 // FlowsConfig of the flow table.
@@ -136,6 +148,7 @@ const (
 	maxInterfaces      = 1 << 20
 	maxTunnels         = 1 << 20
 	maxSampling        = 1 << 20
+	maxDropEntries     = 1 << 20
 	// what internal/probe has room for; it checks that too
 	maxFlowMatches = 32
 	maxTunnelPorts = 8
@@ -148,6 +161,7 @@ var (
 	natModes = []string{"off", "auto"}
 
 	netfilterModes = []string{"off", "auto"}
+	dropsModes     = []string{"off", "auto"}
 	errorModes     = []ErrorMode{ErrorModePropagate, ErrorModeIgnore}
 )
 
@@ -184,6 +198,7 @@ func createDefaultConfig() component.Config {
 		},
 		// It costs every packet something at each hook.
 		Netfilter:       NetfilterConfig{Mode: "off"},
+		Drops:           DropsConfig{Mode: "off", MaxEntries: 4096, MaxFlows: 8192},
 		RingBufferBytes: 4 << 20,
 		ErrorMode:       ErrorModePropagate,
 	}
@@ -197,6 +212,7 @@ func (cfg *Config) Validate() error {
 		oneOf("xdp::mode", cfg.XDP.Mode, xdpModes),
 		cfg.Flows.validate(),
 		cfg.Tunnels.validate(),
+		cfg.Drops.validate(),
 		oneOf("netfilter::mode", cfg.Netfilter.Mode, netfilterModes),
 		oneOf("error_mode", cfg.ErrorMode, errorModes),
 	}
@@ -288,6 +304,17 @@ func (cfg *TunnelsConfig) validate() error {
 	}
 	if cfg.IdleTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("tunnels::idle_timeout: %s is not over 0", cfg.IdleTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+func (cfg *DropsConfig) validate() error {
+	errs := []error{oneOf("drops::mode", cfg.Mode, dropsModes)}
+	if cfg.MaxEntries < 1 || cfg.MaxEntries > maxDropEntries {
+		errs = append(errs, fmt.Errorf("drops::max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxDropEntries))
+	}
+	if cfg.MaxFlows < 1 || cfg.MaxFlows > maxDropEntries {
+		errs = append(errs, fmt.Errorf("drops::max_flows: %d is not from 1 to %d", cfg.MaxFlows, maxDropEntries))
 	}
 	return errors.Join(errs...)
 }

@@ -43,6 +43,7 @@ func TestDefaultConfig(t *testing.T) {
 		Flows:                FlowsConfig{Enabled: true, MaxEntries: 131072, Map: "auto", MaxSeries: 9000, QueueSize: 262144, NAT: "auto", Sampling: 1},
 		Tunnels:              TunnelsConfig{VXLANPorts: []int{4789, 8472}, GenevePorts: []int{6081}, GRE: true, IPIP: true, MaxEntries: 4096, IdleTimeout: 5 * time.Minute},
 		Netfilter:            NetfilterConfig{Mode: "off"},
+		Drops:                DropsConfig{Mode: "off", MaxEntries: 4096, MaxFlows: 8192},
 		RingBufferBytes:      4194304,
 		ErrorMode:            ErrorModePropagate,
 	}, cfg)
@@ -71,6 +72,7 @@ func TestConfigOfEveryOption(t *testing.T) {
 			VXLANPorts: []int{4789, 250}, GenevePorts: []int{}, MaxEntries: 16, IdleTimeout: 90 * time.Second,
 		},
 		Netfilter:       NetfilterConfig{Mode: "auto"},
+		Drops:           DropsConfig{Mode: "auto", MaxEntries: 9, MaxFlows: 8},
 		RingBufferBytes: 8192,
 		ErrorMode:       ErrorModeIgnore,
 	}, cfg)
@@ -149,6 +151,9 @@ flows::max_entries: 4294967297 is not from 1 to 16777216
 tunnels::max_entries: 4294967297 is not from 1 to 1048576
 ring_buffer_bytes: 4294971392 is not a power of two from 4096 to 1073741824`,
 		},
+		{"drops_wrong", `drops::mode: "on" is none of ["off" "auto"]
+drops::max_entries: 0 is not from 1 to 1048576
+drops::max_flows: 1048577 is not from 1 to 1048576`},
 		{"netfilter_mode_unknown", `netfilter::mode: "on" is none of ["off" "auto"]`},
 		{"error_mode_unknown", `error_mode: "silent" is none of ["propagate" "ignore"]`},
 		{

@@ -14,6 +14,7 @@ import (
 
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/consumer/consumererror"
+	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/receiverhelper"
 	"go.uber.org/zap"
@@ -53,6 +54,7 @@ type logsSink struct {
 type batch struct {
 	records  []flow.Record
 	tunnels  []aggregate.TunnelEvent
+	drops    []convert.DropEvent
 	observed time.Time
 	// accounted: the ledger is to say what became of the records.
 	accounted bool
@@ -60,7 +62,7 @@ type batch struct {
 
 // size is how many records the batch makes.
 func (b *batch) size() int {
-	return len(b.records) + len(b.tunnels)
+	return len(b.records) + len(b.tunnels) + len(b.drops)
 }
 
 // cut leaves the first n records in the batch and gives the rest.
@@ -71,6 +73,9 @@ func (b *batch) cut(n int) batch {
 	}
 	if at := min(max(n, 0), len(b.tunnels)); at < len(b.tunnels) {
 		b.tunnels, rest.tunnels = b.tunnels[:at], b.tunnels[at:]
+	}
+	if at := min(max(n, 0), len(b.drops)); at < len(b.drops) {
+		b.drops, rest.drops = b.drops[:at], b.drops[at:]
 	}
 	return rest
 }
@@ -107,6 +112,9 @@ func (l *logsSink) consume(ctx context.Context, w *window) {
 	lost := 0
 	if len(w.tunnelEvents) > 0 {
 		lost += l.enqueue(ctx, batch{tunnels: w.tunnelEvents, observed: w.end})
+	}
+	for events := range slices.Chunk(w.dropEvents, logsBatch) {
+		lost += l.enqueue(ctx, batch{drops: events, observed: w.end})
 	}
 	for records := range slices.Chunk(w.flows, logsBatch) {
 		// the window's records are reused
@@ -174,8 +182,13 @@ func (l *logsSink) deliverAll(ctx context.Context) {
 // deliver hands a batch on and says whether that is the end of it: handed on, or
 // refused for good and lost.
 func (l *logsSink) deliver(ctx context.Context, b batch) bool {
-	ld := l.observer.TunnelLogs(b.tunnels, b.observed)
-	if b.tunnels == nil {
+	var ld plog.Logs
+	switch {
+	case b.tunnels != nil:
+		ld = l.observer.TunnelLogs(b.tunnels, b.observed)
+	case b.drops != nil:
+		ld = l.observer.DropLogs(b.drops, b.observed)
+	default:
 		ld = l.observer.FlowLogs(b.records, b.observed)
 	}
 	count := ld.LogRecordCount()

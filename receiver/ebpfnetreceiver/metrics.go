@@ -35,6 +35,8 @@ type metricsSink struct {
 	own     *metadata.TelemetryBuilder
 	ledger  *ledger
 
+	began time.Time
+
 	idle chan struct{} // has a token while nothing is on its way
 	// ctx is of what is on its way; quit ends it.
 	ctx  context.Context
@@ -74,7 +76,7 @@ func (m *metricsSink) start(began time.Time, _ uint64, ledger *ledger) {
 		metadata.WithStartTime(pcommon.NewTimestampFromTime(began)))
 	m.series = aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, m.cfg.Flows.PerInterface, began)
 	m.interfaces = map[string]aggregate.InterfacePoint{}
-	m.ledger, m.stopped = ledger, false
+	m.ledger, m.stopped, m.began = ledger, false, began
 	m.ctx, m.quit = context.WithCancel(context.Background())
 	m.idle <- struct{}{}
 }
@@ -219,6 +221,9 @@ func (m *metricsSink) convert(w *window) delivery {
 	}
 	d.metrics = m.builder.Emit()
 	m.convertTunnels(&d, w)
+	if len(w.drops) > 0 && m.cfg.MetricsBuilderConfig.Metrics.NetprobeDrops.Enabled {
+		convert.AppendDropMetric(m.scope(d.metrics).Metrics(), droppedPackets, w.drops, m.began, w.end)
+	}
 
 	packets, bytes := m.flowMetrics()
 	m.series.Collect(w.end, func(p aggregate.SeriesPoint) { d.points = append(d.points, p) })
@@ -284,6 +289,10 @@ var (
 	vxlanPackets = convert.Metric{
 		Name: metadata.MetricsInfo.NetprobeVxlanPackets.Name, Unit: "{packet}", Value: packetsOf,
 		Description: "VXLAN frames on the underlay.",
+	}
+	droppedPackets = convert.Metric{
+		Name: metadata.MetricsInfo.NetprobeDrops.Name, Unit: "{packet}", Value: packetsOf,
+		Description: "Packets of this network namespace that the kernel dropped, as buffers; a super-packet is one.",
 	}
 	// Its unit is an annotation: exporters to Prometheus would else add it to the name.
 	vxlanNetworks = convert.Metric{

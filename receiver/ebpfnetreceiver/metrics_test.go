@@ -129,6 +129,10 @@ func fullWindow() *window {
 		Tunnel: flow.Tunnel{Type: flow.VXLAN, ID: 7, HasID: true}, Total: packetsOf100Bytes(3), Start: time.Unix(95, 0),
 	}}
 	w.tunnelsActive = 1
+	w.drops = []convert.DropPoint{
+		{DropKey: convert.DropKey{Reason: "NO_SOCKET", Interface: "eth0", Transport: "udp", Direction: "ingress"}, Packets: 6},
+		{DropKey: convert.DropKey{Reason: "NOT_SPECIFIED"}, Packets: 1},
+	}
 	w.netfilter = []netfilter.Count{
 		{Place: netfilter.Place{Hook: netfilter.LocalIn}, Seen: packetsOf100Bytes(7), Dropped: packetsOf100Bytes(2)},
 		{Place: netfilter.Place{Hook: netfilter.Forward, IPv6: true}, Seen: packetsOf100Bytes(5)},
@@ -611,6 +615,7 @@ func TestMetricsMadeByHandAreThoseOfTheMetadata(t *testing.T) {
 	require.NoError(t, err)
 	for name, metric := range map[string]convert.Metric{
 		metadata.MetricsInfo.NetprobeFlowBytes.Name:     flowBytes,
+		metadata.MetricsInfo.NetprobeDrops.Name:         droppedPackets,
 		metadata.MetricsInfo.NetprobeFlowPackets.Name:   flowPackets,
 		metadata.MetricsInfo.NetprobeVxlanBytes.Name:    vxlanBytes,
 		metadata.MetricsInfo.NetprobeVxlanPackets.Name:  vxlanPackets,

@@ -22,6 +22,8 @@ import (
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/conntrack"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/convert"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/drops"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/listeners"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
@@ -57,6 +59,8 @@ type window struct {
 	tunnelsActive     int
 	tunnelEvents      []aggregate.TunnelEvent
 	netfilter         []netfilter.Count
+	drops             []convert.DropPoint
+	dropEvents        []convert.DropEvent
 	// leaving is the sink that gets no more after this: it hands on what it has
 	// before it returns. Nil for none.
 	leaving sink
@@ -109,6 +113,8 @@ type session struct {
 	listeners *listeners.Table // nil without flows
 	speeds    *netdev.Speeds   // nil where they cannot be asked for
 	netfilter *netfilter.Probe // nil where it is off or the kernel has none
+	drops     *drops.Probe     // the same
+	dropNames map[uint32]string
 	nat       *conntrack.Table // nil where it is off or the kernel has none
 	// graphOptions are for the graph of interfaces.
 	graphOptions netdev.Options
@@ -232,6 +238,7 @@ func (s *session) open() error {
 	}
 	s.openNAT()
 	s.openNetfilter()
+	s.openDrops()
 	if s.speeds, err = netdev.OpenSpeeds(); err != nil {
 		s.logger.Warn("No utilization, because the speeds of links cannot be asked for", zap.Error(err))
 	}
@@ -335,7 +342,7 @@ func (s *session) close() error {
 	if s.telemetry != nil {
 		s.telemetry.close()
 	}
-	errNAT := errors.Join(s.closeNAT(), s.closeNetfilter())
+	errNAT := errors.Join(s.closeNAT(), s.closeNetfilter(), s.closeDrops())
 	s.speeds.Close()
 	s.speeds = nil
 	if s.probe == nil {
@@ -371,6 +378,7 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 	s.totals.Collect(w.end, func(p aggregate.InterfacePoint) { w.interfaces = append(w.interfaces, p) })
 	s.lastRead = w.end
 	w.netfilter = s.readNetfilter()
+	w.drops, w.dropEvents = s.readDrops()
 	s.joinFlows(ctx, &w)
 	if err == nil {
 		// not before: what they saw had to be judged by what they were

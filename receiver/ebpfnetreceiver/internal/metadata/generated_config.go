@@ -6,6 +6,26 @@ import (
 	"go.opentelemetry.io/collector/confmap"
 )
 
+// NetprobeDropsMetricConfig provides config for the netprobe.drops metric.
+type NetprobeDropsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeDropsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // NetprobeFlowBytesMetricConfig provides config for the netprobe.flow.bytes metric.
 type NetprobeFlowBytesMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -388,6 +408,7 @@ func (ms *NetprobeXdpPacketsMetricConfig) Unmarshal(parser *confmap.Conf) error 
 
 // MetricsConfig provides config for ebpfnet metrics.
 type MetricsConfig struct {
+	NetprobeDrops                  NetprobeDropsMetricConfig                  `mapstructure:"netprobe.drops"`
 	NetprobeFlowBytes              NetprobeFlowBytesMetricConfig              `mapstructure:"netprobe.flow.bytes"`
 	NetprobeFlowPackets            NetprobeFlowPacketsMetricConfig            `mapstructure:"netprobe.flow.packets"`
 	NetprobeInterfaceRxBytes       NetprobeInterfaceRxBytesMetricConfig       `mapstructure:"netprobe.interface.rx.bytes"`
@@ -411,6 +432,9 @@ type MetricsConfig struct {
 
 func DefaultMetricsConfig() MetricsConfig {
 	return MetricsConfig{
+		NetprobeDrops: NetprobeDropsMetricConfig{
+			Enabled: true,
+		},
 		NetprobeFlowBytes: NetprobeFlowBytesMetricConfig{
 			Enabled: true,
 		},

@@ -26,6 +26,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 			name: "all_set",
 			want: MetricsBuilderConfig{
 				Metrics: MetricsConfig{
+					NetprobeDrops: NetprobeDropsMetricConfig{
+						Enabled: true,
+					},
 					NetprobeFlowBytes: NetprobeFlowBytesMetricConfig{
 						Enabled: true,
 					},
@@ -90,6 +93,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 			name: "none_set",
 			want: MetricsBuilderConfig{
 				Metrics: MetricsConfig{
+					NetprobeDrops: NetprobeDropsMetricConfig{
+						Enabled: false,
+					},
 					NetprobeFlowBytes: NetprobeFlowBytesMetricConfig{
 						Enabled: false,
 					},
@@ -154,7 +160,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeInterfaceUtilizationMetricConfig{}, NetprobeNetfilterBytesMetricConfig{}, NetprobeNetfilterPacketsMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeDropsMetricConfig{}, NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeInterfaceUtilizationMetricConfig{}, NetprobeNetfilterBytesMetricConfig{}, NetprobeNetfilterPacketsMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

@@ -191,6 +191,10 @@ var MapAttributeNetworkType = map[string]AttributeNetworkType{
 }
 
 var MetricsInfo = metricsInfo{
+	NetprobeDrops: metricInfo{
+		Name:       "netprobe.drops",
+		Attributes: []string{"netprobe.drop.reason", "network.interface.name", "network.transport", "netprobe.observation.direction"},
+	},
 	NetprobeFlowBytes: metricInfo{
 		Name:       "netprobe.flow.bytes",
 		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "netprobe.flow.sampling_interval", "network.interface.name", "netprobe.observation.direction"},
@@ -269,6 +273,7 @@ var MetricsInfo = metricsInfo{
 }
 
 type metricsInfo struct {
+	NetprobeDrops                  metricInfo
 	NetprobeFlowBytes              metricInfo
 	NetprobeFlowPackets            metricInfo
 	NetprobeInterfaceRxBytes       metricInfo
@@ -293,6 +298,63 @@ type metricsInfo struct {
 type metricInfo struct {
 	Name       string
 	Attributes []string
+}
+
+type metricNetprobeDrops struct {
+	data     pmetric.Metric            // data buffer for generated metric.
+	config   NetprobeDropsMetricConfig // metric config provided by user.
+	capacity int                       // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.drops metric with initial data.
+func (m *metricNetprobeDrops) init() {
+	m.data.SetName("netprobe.drops")
+	m.data.SetDescription("Packets of this network namespace that the kernel dropped, as buffers; a super-packet is one. Interface, transport and direction are only there where they are known. Present where drops::mode asks for it.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeDrops) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, netprobeDropReasonAttributeValue string, networkInterfaceNameAttributeValue string, networkTransportAttributeValue string, netprobeObservationDirectionAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("netprobe.drop.reason", netprobeDropReasonAttributeValue)
+	dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("netprobe.observation.direction", netprobeObservationDirectionAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeDrops) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeDrops) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeDrops(cfg NetprobeDropsMetricConfig) metricNetprobeDrops {
+	m := metricNetprobeDrops{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
 }
 
 type metricNetprobeFlowBytes struct {
@@ -1346,6 +1408,7 @@ type MetricsBuilder struct {
 	metricsCapacity                      int                  // maximum observed number of metrics per resource.
 	metricsBuffer                        pmetric.Metrics      // accumulates metrics data before emitting.
 	buildInfo                            component.BuildInfo  // contains version information.
+	metricNetprobeDrops                  metricNetprobeDrops
 	metricNetprobeFlowBytes              metricNetprobeFlowBytes
 	metricNetprobeFlowPackets            metricNetprobeFlowPackets
 	metricNetprobeInterfaceRxBytes       metricNetprobeInterfaceRxBytes
@@ -1390,6 +1453,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		startTime:                            pcommon.NewTimestampFromTime(time.Now()),
 		metricsBuffer:                        pmetric.NewMetrics(),
 		buildInfo:                            settings.BuildInfo,
+		metricNetprobeDrops:                  newMetricNetprobeDrops(mbc.Metrics.NetprobeDrops),
 		metricNetprobeFlowBytes:              newMetricNetprobeFlowBytes(mbc.Metrics.NetprobeFlowBytes),
 		metricNetprobeFlowPackets:            newMetricNetprobeFlowPackets(mbc.Metrics.NetprobeFlowPackets),
 		metricNetprobeInterfaceRxBytes:       newMetricNetprobeInterfaceRxBytes(mbc.Metrics.NetprobeInterfaceRxBytes),
@@ -1475,6 +1539,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	ils.Scope().SetName(ScopeName)
 	ils.Scope().SetVersion(mb.buildInfo.Version)
 	ils.Metrics().EnsureCapacity(mb.metricsCapacity)
+	mb.metricNetprobeDrops.emit(ils.Metrics())
 	mb.metricNetprobeFlowBytes.emit(ils.Metrics())
 	mb.metricNetprobeFlowPackets.emit(ils.Metrics())
 	mb.metricNetprobeInterfaceRxBytes.emit(ils.Metrics())
@@ -1513,6 +1578,11 @@ func (mb *MetricsBuilder) Emit(options ...ResourceMetricsOption) pmetric.Metrics
 	metrics := mb.metricsBuffer
 	mb.metricsBuffer = pmetric.NewMetrics()
 	return metrics
+}
+
+// RecordNetprobeDropsDataPoint adds a data point to netprobe.drops metric.
+func (mb *MetricsBuilder) RecordNetprobeDropsDataPoint(ts pcommon.Timestamp, val int64, netprobeDropReasonAttributeValue string, networkInterfaceNameAttributeValue string, networkTransportAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection) {
+	mb.metricNetprobeDrops.recordDataPoint(mb.startTime, ts, val, netprobeDropReasonAttributeValue, networkInterfaceNameAttributeValue, networkTransportAttributeValue, netprobeObservationDirectionAttributeValue.String())
 }
 
 // RecordNetprobeFlowBytesDataPoint adds a data point to netprobe.flow.bytes metric.

@@ -59,6 +59,9 @@ func TestMetricsBuilder(t *testing.T) {
 			allMetricsCount := 0
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordNetprobeDropsDataPoint(ts, 1, "netprobe.drop.reason-val", "network.interface.name-val", "network.transport-val", AttributeNetprobeObservationDirectionIngress)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordNetprobeFlowBytesDataPoint(ts, 1, "source.address-val", 11, "destination.address-val", 16, "network.transport-val", AttributeNetworkTypeIpv4, 18, 31, "network.interface.name-val", AttributeNetprobeObservationDirectionIngress)
 			defaultMetricsCount++
 			allMetricsCount++
@@ -143,6 +146,32 @@ func TestMetricsBuilder(t *testing.T) {
 			validatedMetrics := make(map[string]bool)
 			for _, mi := range allMetricsList {
 				switch mi.Name() {
+				case "netprobe.drops":
+					assert.False(t, validatedMetrics["netprobe.drops"], "Found a duplicate in the metrics slice: netprobe.drops")
+					validatedMetrics["netprobe.drops"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets of this network namespace that the kernel dropped, as buffers; a super-packet is one. Interface, transport and direction are only there where they are known. Present where drops::mode asks for it.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					netprobeDropReasonAttrVal, ok := dp.Attributes().Get("netprobe.drop.reason")
+					assert.True(t, ok)
+					assert.Equal(t, "netprobe.drop.reason-val", netprobeDropReasonAttrVal.Str())
+					networkInterfaceNameAttrVal, ok := dp.Attributes().Get("network.interface.name")
+					assert.True(t, ok)
+					assert.Equal(t, "network.interface.name-val", networkInterfaceNameAttrVal.Str())
+					networkTransportAttrVal, ok := dp.Attributes().Get("network.transport")
+					assert.True(t, ok)
+					assert.Equal(t, "network.transport-val", networkTransportAttrVal.Str())
+					netprobeObservationDirectionAttrVal, ok := dp.Attributes().Get("netprobe.observation.direction")
+					assert.True(t, ok)
+					assert.Equal(t, "ingress", netprobeObservationDirectionAttrVal.Str())
 				case "netprobe.flow.bytes":
 					assert.False(t, validatedMetrics["netprobe.flow.bytes"], "Found a duplicate in the metrics slice: netprobe.flow.bytes")
 					validatedMetrics["netprobe.flow.bytes"] = true
