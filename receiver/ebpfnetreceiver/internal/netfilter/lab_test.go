@@ -171,9 +171,9 @@ func requireNoDrops(tb testing.TB, p *Probe, but ...Place) {
 			require.Zero(tb, c.Dropped, c.Place)
 		}
 	}
-	misses, err := p.Misses()
+	evicted, err := p.Evicted()
 	require.NoError(tb, err)
-	require.Zero(tb, misses)
+	require.Zero(tb, evicted)
 }
 
 // firewall is one of the tools that make rules.

@@ -6,6 +6,10 @@
 // Package netfilter counts what netfilter's hooks see and drop, beside whatever
 // rules are there: it neither reads nor changes a ruleset. It knows nothing of
 // rules, tables or the collector, and nothing of what is dropped elsewhere.
+//
+// A hook is between the first and the last priority that the kernel lets programs
+// have. What comes after is not in it: connection tracking confirms a connection at
+// the very last one, and drops the packet if another has just made the same.
 package netfilter // import "github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netfilter"
 
 import (
@@ -88,7 +92,6 @@ type Feature struct {
 // Probe counts at the hooks of the network namespace that it was loaded in.
 type Probe struct {
 	programs programs
-	tracing  tracing
 	attached []Place
 	features []Feature
 	closers  []io.Closer // in the order of loading
@@ -103,11 +106,6 @@ type programs struct {
 	Dropped *ebpf.Map     `ebpf:"netfilter_dropped"`
 	Notes   *ebpf.Map     `ebpf:"netfilter_notes"`
 	Evicted *ebpf.Map     `ebpf:"netfilter_evicted"`
-}
-
-// tracing is nil inside where drops cannot be counted.
-type tracing struct {
-	Freed *ebpf.Program `ebpf:"netfilter_freed"`
 }
 
 // Load counts from now on at all hooks of this thread's network namespace. What
@@ -153,23 +151,39 @@ func (p *Probe) load() error {
 	return p.attachAll()
 }
 
-// watchFreed lets the kernel say which packets it frees as dropped.
+// watchFreed lets the kernel say which packets it frees as dropped. It tells a
+// program nothing of what happens on a CPU while that program runs there
+// (recursion protection, bpf_prog.active), as when a process drops a packet and
+// the interrupt that comes another one. So there are two that do the same: what one
+// is not told the other is, and which of them comes second finds no note.
 func (p *Probe) watchFreed(spec *ebpf.CollectionSpec) error {
-	err := spec.LoadAndAssign(&p.tracing, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
+	for range 2 {
+		closers, err := p.attachFreed(spec)
+		p.closers = append(p.closers, closers...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Probe) attachFreed(spec *ebpf.CollectionSpec) ([]io.Closer, error) {
+	const needs = "needs CAP_PERFMON and CONFIG_BPF_EVENTS=y"
+	var tracing struct {
+		Freed *ebpf.Program `ebpf:"netfilter_freed"`
+	}
+	err := spec.LoadAndAssign(&tracing, &ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{
 		bpf.NetfilterMapNetfilterDropped: p.programs.Dropped,
 		bpf.NetfilterMapNetfilterNotes:   p.programs.Notes,
 	}})
 	if err != nil {
-		return fmt.Errorf("load the program for the tracepoint kfree_skb (needs CAP_PERFMON and CONFIG_BPF_EVENTS=y): %w", err)
+		return nil, fmt.Errorf("load the program for the tracepoint kfree_skb (%s): %w", needs, err)
 	}
-	l, err := link.AttachTracing(link.TracingOptions{Program: p.tracing.Freed})
+	l, err := link.AttachTracing(link.TracingOptions{Program: tracing.Freed})
 	if err != nil {
-		err = errors.Join(err, p.tracing.Freed.Close())
-		p.tracing.Freed = nil
-		return fmt.Errorf("attach to the tracepoint kfree_skb (needs CAP_PERFMON and CONFIG_BPF_EVENTS=y): %w", err)
+		return []io.Closer{tracing.Freed}, fmt.Errorf("attach to the tracepoint kfree_skb (%s): %w", needs, err)
 	}
-	p.closers = append(p.closers, p.tracing.Freed, l)
-	return nil
+	return []io.Closer{tracing.Freed, l}, nil
 }
 
 func (p *Probe) attachAll() error {
@@ -275,34 +289,18 @@ func sum(m *ebpf.Map, key uint32) (flow.Volume, error) {
 	return total, nil
 }
 
-// Misses are reasons why drops may be missing from Counters.
-type Misses struct {
-	// Evicted packets lost their note to that of another.
-	Evicted uint64
-	// Interrupted is how often a packet was freed while the CPU was in the
-	// middle of looking at another that was.
-	Interrupted uint64
-}
-
-// Misses counts since Load.
-func (p *Probe) Misses() (Misses, error) {
-	var m Misses
+// Evicted is how many packets have lost their note to that of another since Load.
+// If one of them was dropped it is not in Counters.
+func (p *Probe) Evicted() (uint64, error) {
+	var total uint64
 	var perCPU []uint64
 	if err := p.programs.Evicted.Lookup(uint32(0), &perCPU); err != nil {
-		return m, fmt.Errorf("read evicted notes: %w", err)
+		return 0, fmt.Errorf("read how many netfilter notes were evicted: %w", err)
 	}
 	for _, n := range perCPU {
-		m.Evicted += n
+		total += n
 	}
-	if p.tracing.Freed == nil {
-		return m, nil
-	}
-	stats, err := p.tracing.Freed.Stats()
-	if err != nil {
-		return m, fmt.Errorf("read how often the program for kfree_skb was interrupted: %w", err)
-	}
-	m.Interrupted = stats.RecursionMisses
-	return m, nil
+	return total, nil
 }
 
 // Close takes everything out of the kernel.
