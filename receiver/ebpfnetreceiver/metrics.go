@@ -214,7 +214,7 @@ func (m *metricsSink) convert(w *window) delivery {
 		}
 	}
 	for i := range w.netfilter {
-		m.recordNetfilter(at, &w.netfilter[i])
+		m.recordNetfilter(at, &w.netfilter[i], w.netfilterDrops)
 	}
 	if m.cfg.flowsEnabled() {
 		m.builder.RecordNetprobeVxlanTunnelsActiveDataPoint(at, int64(w.tunnelsActive))

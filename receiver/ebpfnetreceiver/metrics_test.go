@@ -133,6 +133,7 @@ func fullWindow() *window {
 		{DropKey: convert.DropKey{Reason: "NO_SOCKET", Interface: "eth0", Transport: "udp", Direction: "ingress"}, Packets: 6},
 		{DropKey: convert.DropKey{Reason: "NOT_SPECIFIED"}, Packets: 1},
 	}
+	w.netfilterDrops = true
 	w.netfilter = []netfilter.Count{
 		{Place: netfilter.Place{Hook: netfilter.LocalIn}, Seen: packetsOf100Bytes(7), Dropped: packetsOf100Bytes(2)},
 		{Place: netfilter.Place{Hook: netfilter.Forward, IPv6: true}, Seen: packetsOf100Bytes(5)},
@@ -628,4 +629,16 @@ func TestMetricsMadeByHandAreThoseOfTheMetadata(t *testing.T) {
 		require.Contains(t, section, strings.TrimSuffix(metric.Description, "."))
 		require.Contains(t, section, "| "+metric.Unit+" |")
 	}
+}
+
+// Where a kernel does not tell what netfilter drops, nothing says that nothing was.
+func TestMetricsSinkNetfilterWithoutDrops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, p, _ := newTestMetricsSink(t, testConfig())
+		w := fullWindow()
+		w.netfilterDrops = false
+		m.give(w)
+		require.Len(t, sums(p.taken, "netprobe.netfilter.packets"), 2, "seen, of two places")
+		m.stop(context.Background())
+	})
 }

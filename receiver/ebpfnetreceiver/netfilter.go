@@ -29,6 +29,9 @@ func (s *session) openNetfilter() {
 		if f.Err != nil {
 			s.logger.Warn("A part of netfilter is not counted", zap.String("part", f.Name), zap.Error(f.Err))
 		}
+		if f.Name == netfilter.Drops {
+			s.netfilterDrops = f.Err == nil
+		}
 	}
 }
 
@@ -61,15 +64,17 @@ var netfilterHooks = map[netfilter.Hook]metadata.AttributeNetprobeNetfilterHook{
 	netfilter.Postrouting: metadata.AttributeNetprobeNetfilterHookPostrouting,
 }
 
-func (m *metricsSink) recordNetfilter(at pcommon.Timestamp, c *netfilter.Count) {
+// recordNetfilter records what a hook counted; drops says whether it counts those.
+func (m *metricsSink) recordNetfilter(at pcommon.Timestamp, c *netfilter.Count, drops bool) {
 	version := metadata.AttributeNetworkTypeIpv4
 	if c.IPv6 {
 		version = metadata.AttributeNetworkTypeIpv6
 	}
-	for outcome, v := range map[metadata.AttributeNetprobeNetfilterOutcome]flow.Volume{
-		metadata.AttributeNetprobeNetfilterOutcomeSeen:    c.Seen,
-		metadata.AttributeNetprobeNetfilterOutcomeDropped: c.Dropped,
-	} {
+	outcomes := map[metadata.AttributeNetprobeNetfilterOutcome]flow.Volume{metadata.AttributeNetprobeNetfilterOutcomeSeen: c.Seen}
+	if drops {
+		outcomes[metadata.AttributeNetprobeNetfilterOutcomeDropped] = c.Dropped
+	}
+	for outcome, v := range outcomes {
 		m.builder.RecordNetprobeNetfilterPacketsDataPoint(at, int64(v.Packets), netfilterHooks[c.Hook], version, outcome)
 		m.builder.RecordNetprobeNetfilterBytesDataPoint(at, int64(v.Bytes), netfilterHooks[c.Hook], version, outcome)
 	}

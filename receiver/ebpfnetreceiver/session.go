@@ -59,6 +59,7 @@ type window struct {
 	tunnelsActive     int
 	tunnelEvents      []aggregate.TunnelEvent
 	netfilter         []netfilter.Count
+	netfilterDrops    bool
 	drops             []convert.DropPoint
 	dropEvents        []convert.DropEvent
 	// leaving is the sink that gets no more after this: it hands on what it has
@@ -114,8 +115,10 @@ type session struct {
 	speeds    *netdev.Speeds   // nil where they cannot be asked for
 	netfilter *netfilter.Probe // nil where it is off or the kernel has none
 	drops     *drops.Probe     // the same
-	dropNames map[uint32]string
-	nat       *conntrack.Table // nil where it is off or the kernel has none
+
+	netfilterDrops bool // are counted
+	dropNames      map[uint32]string
+	nat            *conntrack.Table // nil where it is off or the kernel has none
 	// graphOptions are for the graph of interfaces.
 	graphOptions netdev.Options
 	tunnels      *aggregate.Tunnels
@@ -377,7 +380,7 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 	}
 	s.totals.Collect(w.end, func(p aggregate.InterfacePoint) { w.interfaces = append(w.interfaces, p) })
 	s.lastRead = w.end
-	w.netfilter = s.readNetfilter()
+	w.netfilter, w.netfilterDrops = s.readNetfilter(), s.netfilterDrops
 	w.drops, w.dropEvents = s.readDrops()
 	s.joinFlows(ctx, &w)
 	if err == nil {
