@@ -41,10 +41,10 @@ int kfree_skb(__u64 *ctx)
 {
 	const struct sk_buff *skb = (void *)ctx[0];
 	struct drop_flow_key key = {};
-	struct drop_place place = {};
 	const struct sock *rx_sk = NULL;
 	__u64 bytes = skb->len;
 	bool has_flow;
+	__u32 netns;
 
 	if (cfg_drop_has_reason) {
 		key.drop.reason = ctx[2];
@@ -54,13 +54,12 @@ int kfree_skb(__u64 *ctx)
 	if (cfg_drop_has_rx_sk)
 		rx_sk = (void *)ctx[3];
 
-	drop_place_of(skb, rx_sk, &place);
-	if (place.netns != cfg_drop_netns) {
-		if (!place.netns && is_ip(skb))
+	netns = drop_place_of(skb, rx_sk, &key.drop);
+	if (netns != cfg_drop_netns) {
+		if (!netns && is_ip(skb))
 			drop_ledger_add(DROP_NETNS_UNKNOWN, bytes);
 		return 0;
 	}
-	drop_set_place(skb, &place, &key.drop);
 	has_flow = drop_read_flow(skb, &key, &bytes);
 	drop_count(&key.drop, bytes);
 	if (has_flow)

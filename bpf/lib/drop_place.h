@@ -23,20 +23,6 @@ const volatile __u32 cfg_drop_netns = 0;
 
 #define NO_MAC_HEADER 0xffff
 
-/* What is known of the packet. Pointers are not to be followed but by
- * bpf_probe_read_kernel: see drop_place_of.
- */
-struct drop_place {
-	/* the device that the kernel has it on; NULL where that is not known */
-	const struct net_device *dev;
-	/* the device that it is routed to; NULL where it is not */
-	const struct net_device *route_dev;
-	/* inode of its network namespace; 0 where nothing tells */
-	__u32 netns;
-	/* a socket here has sent it, or the stack has for one */
-	bool made_here;
-};
-
 /* drop_netns reads what a member of the kernel's type possible_net_t points at,
  * which may be anything: 0 if it is no namespace.
  */
@@ -77,82 +63,99 @@ static __always_inline __u32 drop_ifindex(const struct net_device *dev)
 	return dev ? BPF_CORE_READ(dev, ifindex) : 0;
 }
 
-/* drop_place_of finds out where the packet is. The device says it best: a packet
- * that has gone through a pair of veth may still have its sender's socket. But the
- * kernel keeps other things in the same place while the packet is in a queue of UDP
- * (dev_scratch) or in a tree (rbnode), and TCP clears it on receipt. Then the
- * receiving socket, the route and the packet's own socket are asked, in this order.
- */
-static __always_inline void drop_place_of(const struct sk_buff *skb, const struct sock *rx_sk,
-					  struct drop_place *p)
+/* drop_route gives the device that a packet is routed to, NULL where it is not. */
+static __always_inline const struct net_device *drop_route(const struct sk_buff *skb)
 {
-	const struct sock *sk = BPF_CORE_READ(skb, sk);
-	const struct dst_entry *dst;
-	__u32 route_netns;
+	const struct dst_entry *dst = (void *)(BPF_CORE_READ(skb, _skb_refdst) & ~SKB_DST_FLAGS);
 
-	p->dev = BPF_CORE_READ(skb, dev);
-	p->netns = drop_netns_of_device(p->dev);
-	if (!p->netns)
-		p->dev = NULL;
-
-	dst = (void *)(BPF_CORE_READ(skb, _skb_refdst) & ~SKB_DST_FLAGS);
-	p->route_dev = dst ? BPF_CORE_READ(dst, dev) : NULL;
-	route_netns = drop_netns_of_device(p->route_dev);
-	if (!route_netns)
-		p->route_dev = NULL;
-
-	if (!p->netns)
-		p->netns = drop_netns_of_socket(rx_sk);
-	if (!p->netns)
-		p->netns = route_netns;
-	p->made_here = drop_netns_of_socket(sk) || p->route_dev;
-	if (!p->netns)
-		p->netns = drop_netns_of_socket(sk);
+	return dst ? BPF_CORE_READ(dst, dev) : NULL;
 }
 
-/* drop_leaves says whether the packet is on its way out of its device: it is
- * routed there, or has its link header in front of it again.
+/* drop_leaves says whether a packet is on its way out of a device: it is routed
+ * there, or has its link header in front of it again.
  */
-static __always_inline bool drop_leaves(const struct sk_buff *skb, const struct drop_place *p)
+static __always_inline bool drop_leaves(const struct sk_buff *skb, const struct net_device *dev,
+					const struct net_device *route)
 {
-	return p->dev == p->route_dev || skb->data < skb->head + skb->network_header;
+	return dev == route || skb->data < skb->head + skb->network_header;
 }
 
 /* drop_arrives says the same of a packet that has just come in, of which the stack
  * has not noted that yet: the driver has taken off its link header, and it has no route.
  */
-static __always_inline bool drop_arrives(const struct sk_buff *skb, const struct drop_place *p)
+static __always_inline bool drop_arrives(const struct sk_buff *skb, const struct net_device *route)
 {
-	return !skb->skb_iif && !p->route_dev && skb->mac_header != NO_MAC_HEADER &&
+	return !skb->skb_iif && !route && skb->mac_header != NO_MAC_HEADER &&
 	       skb->head + skb->mac_header < skb->data;
 }
 
-/* drop_set_place notes interface and direction.
+/* drop_set_device notes interface and direction of a packet that is on a device.
  *
- * skb->skb_iif is the interface that a packet came in by; the stack sets it for
- * each device that it receives the packet on, and clears it where a tunnel or a pair
- * of veth is passed. While the packet is on that same device it is at ingress. On
- * another, or without it, it takes proof that the packet leaves, else the direction
- * stays unknown: drops of the bridge family's forward hook are such.
+ * skb->skb_iif is the interface that it came in by; the stack sets it for each
+ * device that it receives the packet on, and clears it where a tunnel or a pair of veth
+ * is passed. While the packet is on that same device it is at ingress. On another,
+ * or without it, it takes proof that the packet leaves, else the direction stays
+ * unknown: drops of the bridge family's forward hook are such.
  */
-static __always_inline void drop_set_place(const struct sk_buff *skb, const struct drop_place *p,
-					   struct drop_key *key)
+static __always_inline void drop_set_device(const struct sk_buff *skb, const struct net_device *dev,
+					    struct drop_key *key)
 {
-	__u32 came_in = skb->skb_iif;
+	const struct net_device *route;
 
-	key->ifindex = drop_ifindex(p->dev);
-	if (p->dev) {
-		if (came_in == key->ifindex || drop_arrives(skb, p))
-			key->direction = DROP_DIRECTION_INGRESS;
-		else if (drop_leaves(skb, p))
-			key->direction = DROP_DIRECTION_EGRESS;
-	} else if (came_in) {
-		key->ifindex = came_in;
+	key->ifindex = drop_ifindex(dev);
+	if ((__u32)skb->skb_iif == key->ifindex) {
 		key->direction = DROP_DIRECTION_INGRESS;
-	} else if (p->made_here) {
-		key->ifindex = drop_ifindex(p->route_dev);
+		return;
+	}
+	route = drop_route(skb);
+	if (drop_arrives(skb, route))
+		key->direction = DROP_DIRECTION_INGRESS;
+	else if (drop_leaves(skb, dev, route))
+		key->direction = DROP_DIRECTION_EGRESS;
+}
+
+/* drop_place_without_device does the same as drop_place_of for a packet of which the
+ * device is not known. The receiving socket is asked whose it is, then the route,
+ * then the packet's own socket. One that came in nowhere was made here.
+ */
+static __always_inline __u32 drop_place_without_device(const struct sk_buff *skb,
+						       const struct sock *rx_sk,
+						       struct drop_key *key)
+{
+	const struct net_device *route = drop_route(skb);
+	__u32 of_route = drop_netns_of_device(route);
+	__u32 of_socket = drop_netns_of_socket(BPF_CORE_READ(skb, sk));
+	__u32 netns = drop_netns_of_socket(rx_sk);
+
+	if (skb->skb_iif) {
+		key->ifindex = skb->skb_iif;
+		key->direction = DROP_DIRECTION_INGRESS;
+	} else if (of_route || of_socket) {
+		key->ifindex = of_route ? drop_ifindex(route) : 0;
 		key->direction = DROP_DIRECTION_EGRESS;
 	}
+	if (!netns)
+		netns = of_route;
+	return netns ? netns : of_socket;
+}
+
+/* drop_place_of gives the inode of the packet's network namespace, 0 where nothing
+ * tells, and notes interface and direction of a packet of the wanted one. The device says
+ * it best: a packet that has gone through a pair of veth may still have its sender's
+ * socket. But the kernel keeps other things in the same place while the packet is
+ * in a queue of UDP (dev_scratch) or in a tree (rbnode), and TCP clears it on receipt.
+ */
+static __always_inline __u32 drop_place_of(const struct sk_buff *skb, const struct sock *rx_sk,
+					   struct drop_key *key)
+{
+	const struct net_device *dev = BPF_CORE_READ(skb, dev);
+	__u32 netns = drop_netns_of_device(dev);
+
+	if (!netns)
+		return drop_place_without_device(skb, rx_sk, key);
+	if (netns == cfg_drop_netns)
+		drop_set_device(skb, dev, key);
+	return netns;
 }
 
 #endif

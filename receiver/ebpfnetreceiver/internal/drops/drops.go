@@ -12,8 +12,7 @@
 // switch brought to the wrong host is OTHERHOST; one for a protocol that nobody
 // speaks is UNHANDLED_PROTO; a copy that a capture had no room for is
 // PACKET_SOCK_ERROR; an answer to a connection that is gone is TCP_OLD_ACK or
-// TCP_CLOSE; what a socket had not read when it was closed is SOCKET_CLOSE or
-// QUEUE_PURGE. What nobody has given a reason yet is NOT_SPECIFIED, and kernels
+// TCP_CLOSE. What nobody has given a reason yet is NOT_SPECIFIED, and kernels
 // without reasons free so some that had served. All are counted under their names.
 package drops // import "github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/drops"
 
@@ -276,7 +275,8 @@ type Health struct {
 	// NoFlow had no IP header that could be read.
 	NoFlow flow.Volume
 	// NamespaceUnknown is IP packets, of any namespace, of which nothing tells
-	// whose they were. They are not counted anywhere else.
+	// whose they were: those in a UDP socket's queue when it is closed, and fragments
+	// that wait for others. They are not counted anywhere else.
 	NamespaceUnknown flow.Volume
 	// Missed is how often the kernel did not run the program because it ran on that
 	// CPU already: an interrupt dropped a packet meanwhile. It may have been of any

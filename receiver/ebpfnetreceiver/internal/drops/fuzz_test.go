@@ -75,7 +75,8 @@ func (d *dropper) drop(tb testing.TB, frame []byte) *FlowDrop {
 		return nil
 	}
 	require.NoError(tb, err)
-	require.NoError(tb, d.probe.maps[0].LookupAndDelete(&key, &value))
+	require.NoError(tb, d.probe.maps[0].Lookup(&key, &value))
+	require.NoError(tb, d.probe.maps[0].Delete(&key))
 	require.ErrorIs(tb, d.probe.maps[0].NextKey(nil, &key), ebpf.ErrKeyNotExist, "a packet is of one flow")
 	got := d.probe.reasons.decodeFlow(&key, &value, &d.probe.clock)
 	return &got
