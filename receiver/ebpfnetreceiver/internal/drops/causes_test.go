@@ -33,13 +33,15 @@ type raw struct {
 	addr unix.SockaddrLinklayer
 	node net.HardwareAddr // the node's side
 	self net.HardwareAddr
+
+	client *netnstest.Namespace
 }
 
 func (l *lab) openRaw(tb testing.TB) *raw {
 	tb.Helper()
 	near, err := netlink.LinkByName(toClient)
 	require.NoError(tb, err)
-	r := &raw{node: near.Attrs().HardwareAddr}
+	r := &raw{node: near.Attrs().HardwareAddr, client: l.client}
 	l.client.Do(tb, func() {
 		far, err := netlink.LinkByName(toClient + "-far")
 		require.NoError(tb, err)
@@ -296,6 +298,14 @@ var causes = []cause{
 		[]string{"SOCKET_RCVBUFF"}, toClient, Ingress, "Udp RcvbufErrors",
 	},
 	{
+		// TCP has cleared the packet's device by then.
+		"SYN to a connection that is there",
+		func(t *testing.T, r *raw, n int) *flow.Tuple {
+			return r.sendAll(t, n, connected(t, r.client))
+		},
+		[]string{"TCP_INVALID_SYN", "NOT_SPECIFIED"}, toClient, Ingress, "TcpExt TCPSYNChallenge",
+	},
+	{
 		"neighbour that does not answer",
 		func(t *testing.T, _ *raw, n int) *flow.Tuple {
 			netnstest.Sysctl(t, "ipv4/neigh/"+toServer+"/retrans_time_ms", "50")
@@ -380,6 +390,26 @@ func bound(tb testing.TB, address string, port uint16) *net.UDPConn {
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, conn.Close()) })
 	return conn
+}
+
+// connected opens a connection from the client to the node, and gives the tuple of
+// what the client sends.
+func connected(tb testing.TB, client *netnstest.Namespace) flow.Tuple {
+	tb.Helper()
+	listener, err := net.Listen("tcp", net.JoinHostPort(node4, "9"))
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, listener.Close()) })
+	tuple := as(sent, flow.TCP)
+	client.Do(tb, func() {
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		require.NoError(tb, err)
+		tb.Cleanup(func() { require.NoError(tb, conn.Close()) })
+		tuple.SourcePort = conn.LocalAddr().(*net.TCPAddr).AddrPort().Port()
+	})
+	accepted, err := listener.Accept() // so that the handshake is over
+	require.NoError(tb, err)
+	tb.Cleanup(func() { require.NoError(tb, accepted.Close()) })
+	return tuple
 }
 
 func staticNeighbor(tb testing.TB, name, address string) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
@@ -94,6 +95,33 @@ func TestDropsOfOtherNamespacesAreNotCounted(t *testing.T) {
 		netnstest.Eventually(t, func() bool { return nftCounter(t, "c").Packets == 15 }, "the server drops all")
 	})
 	counts, flows := collect(t, p)
+	require.Empty(t, counts)
+	require.Empty(t, flows)
+}
+
+// A packet still has the socket that sent it when it comes out of a pair of veth: the
+// drop is of the namespace that it is in.
+func TestDropOnArrivalInAnotherNamespaceIsCountedThere(t *testing.T) {
+	const n = 5
+	l := newLab(t)
+	here := load(t, roomy())
+	var there *Probe
+	var far uint32
+	l.server.Do(t, func() {
+		there = load(t, roomy())
+		tcDrop(t, toServer+"-far", netlink.HANDLE_MIN_INGRESS)
+		far = index(t, toServer+"-far")
+	})
+	staticNeighbor(t, toServer, server4)
+	conn := dial(t, nil, server4, 9)
+	send(t, conn, n, 10)
+	key := Key{there.named("TC_INGRESS"), far, 4, flow.UDP, Ingress}
+	require.Equal(t, uint64(n), await(t, there, key, n).Packets)
+	_, flows := collect(t, there)
+	require.Len(t, flows, 1)
+	require.Equal(t, tupleOf(conn), flows[0].Tuple)
+
+	counts, flows := collect(t, here)
 	require.Empty(t, counts)
 	require.Empty(t, flows)
 }
