@@ -14,6 +14,9 @@
 // PACKET_SOCK_ERROR; an answer to a connection that is gone is TCP_OLD_ACK or
 // TCP_CLOSE. What nobody has given a reason yet is NOT_SPECIFIED, and kernels
 // without reasons free so some that had served. All are counted under their names.
+//
+// Those kernels (before 5.17) also free what TCP does not take of a connection in
+// a way that cannot be seen from here (tcp_drop, net/ipv4/tcp_input.c).
 package drops // import "github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/drops"
 
 import (

@@ -112,7 +112,7 @@ func TestDropOnArrivalInAnotherNamespaceIsCountedThere(t *testing.T) {
 		tcDrop(t, toServer+"-far", netlink.HANDLE_MIN_INGRESS)
 		far = index(t, toServer+"-far")
 	})
-	staticNeighbor(t, toServer, server4)
+	staticNeighbor(t, toServer, server4, anyone)
 	conn := dial(t, nil, server4, 9)
 	send(t, conn, n, 10)
 	key := Key{there.named("TC_INGRESS"), far, 4, flow.UDP, Ingress}
