@@ -155,14 +155,11 @@ const (
 )
 
 var (
-	tcModes  = []string{"off", "auto", "tcx", "clsact"}
-	xdpModes = []string{"off", "auto", "native", "generic"}
-	flowMaps = []string{"auto", "shared", "per_cpu"}
-	natModes = []string{"off", "auto"}
-
-	netfilterModes = []string{"off", "auto"}
-	dropsModes     = []string{"off", "auto"}
-	errorModes     = []ErrorMode{ErrorModePropagate, ErrorModeIgnore}
+	tcModes    = []string{"off", "auto", "tcx", "clsact"}
+	xdpModes   = []string{"off", "auto", "native", "generic"}
+	flowMaps   = []string{"auto", "shared", "per_cpu"}
+	offOrAuto  = []string{"off", "auto"} // of what a kernel may not have
+	errorModes = []ErrorMode{ErrorModePropagate, ErrorModeIgnore}
 )
 
 func createDefaultConfig() component.Config {
@@ -213,7 +210,7 @@ func (cfg *Config) Validate() error {
 		cfg.Flows.validate(),
 		cfg.Tunnels.validate(),
 		cfg.Drops.validate(),
-		oneOf("netfilter::mode", cfg.Netfilter.Mode, netfilterModes),
+		oneOf("netfilter::mode", cfg.Netfilter.Mode, offOrAuto),
 		oneOf("error_mode", cfg.ErrorMode, errorModes),
 	}
 	if cfg.Interval < minInterval {
@@ -236,9 +233,7 @@ func (cfg *InterfacesConfig) validate() error {
 	if len(cfg.Include) == 0 {
 		errs = append(errs, errors.New("interfaces::include: needs at least one pattern, such as \"*\" for all interfaces"))
 	}
-	if cfg.MaxEntries < 1 || cfg.MaxEntries > maxInterfaces {
-		errs = append(errs, fmt.Errorf("interfaces::max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxInterfaces))
-	}
+	errs = append(errs, upTo("interfaces::max_entries", cfg.MaxEntries, maxInterfaces))
 	return errors.Join(errs...)
 }
 
@@ -257,7 +252,7 @@ func validatePatterns(key string, patterns []string) error {
 func (cfg *FlowsConfig) validate() error {
 	errs := []error{
 		oneOf("flows::map", cfg.Map, flowMaps),
-		oneOf("flows::nat", cfg.NAT, natModes),
+		oneOf("flows::nat", cfg.NAT, offOrAuto),
 		validateMatches("flows::include", cfg.Include),
 		validateMatches("flows::exclude", cfg.Exclude),
 	}
@@ -270,9 +265,7 @@ func (cfg *FlowsConfig) validate() error {
 	if cfg.QueueSize < 1 {
 		errs = append(errs, fmt.Errorf("flows::queue_size: %d is not at least 1", cfg.QueueSize))
 	}
-	if cfg.MaxEntries < 1 || cfg.MaxEntries > maxFlowEntries {
-		errs = append(errs, fmt.Errorf("flows::max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxFlowEntries))
-	}
+	errs = append(errs, upTo("flows::max_entries", cfg.MaxEntries, maxFlowEntries))
 	if cfg.MaxSeries < 1 {
 		errs = append(errs, fmt.Errorf("flows::max_series: %d is not at least 1; to have no flow metrics, disable them under metrics", cfg.MaxSeries))
 	}
@@ -299,9 +292,7 @@ func (cfg *TunnelsConfig) validate() error {
 			errs = append(errs, fmt.Errorf("tunnels::vxlan_ports and tunnels::geneve_ports: %d is in both", port))
 		}
 	}
-	if cfg.MaxEntries < 1 || cfg.MaxEntries > maxTunnels {
-		errs = append(errs, fmt.Errorf("tunnels::max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxTunnels))
-	}
+	errs = append(errs, upTo("tunnels::max_entries", cfg.MaxEntries, maxTunnels))
 	if cfg.IdleTimeout <= 0 {
 		errs = append(errs, fmt.Errorf("tunnels::idle_timeout: %s is not over 0", cfg.IdleTimeout))
 	}
@@ -309,13 +300,9 @@ func (cfg *TunnelsConfig) validate() error {
 }
 
 func (cfg *DropsConfig) validate() error {
-	errs := []error{oneOf("drops::mode", cfg.Mode, dropsModes)}
-	if cfg.MaxEntries < 1 || cfg.MaxEntries > maxDropEntries {
-		errs = append(errs, fmt.Errorf("drops::max_entries: %d is not from 1 to %d", cfg.MaxEntries, maxDropEntries))
-	}
-	if cfg.MaxFlows < 1 || cfg.MaxFlows > maxDropEntries {
-		errs = append(errs, fmt.Errorf("drops::max_flows: %d is not from 1 to %d", cfg.MaxFlows, maxDropEntries))
-	}
+	errs := []error{oneOf("drops::mode", cfg.Mode, offOrAuto)}
+	errs = append(errs, upTo("drops::max_entries", cfg.MaxEntries, maxDropEntries))
+	errs = append(errs, upTo("drops::max_flows", cfg.MaxFlows, maxDropEntries))
 	return errors.Join(errs...)
 }
 
@@ -324,8 +311,8 @@ func validatePorts(key string, ports []int) error {
 		return fmt.Errorf("%s: %d ports are over the maximum of %d", key, len(ports), maxTunnelPorts)
 	}
 	for i, port := range ports {
-		if port < 1 || port > math.MaxUint16 {
-			return fmt.Errorf("%s[%d]: %d is not from 1 to %d", key, i, port, math.MaxUint16)
+		if err := upTo(fmt.Sprintf("%s[%d]", key, i), port, math.MaxUint16); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -334,6 +321,13 @@ func validatePorts(key string, ports []int) error {
 // flowsEnabled says whether flows are counted: the TC programs do it.
 func (cfg *Config) flowsEnabled() bool {
 	return cfg.Flows.Enabled && cfg.TC.Mode != "off"
+}
+
+func upTo(key string, value, most int) error {
+	if value >= 1 && value <= most {
+		return nil
+	}
+	return fmt.Errorf("%s: %d is not from 1 to %d", key, value, most)
 }
 
 func oneOf[T ~string](key string, value T, values []T) error {

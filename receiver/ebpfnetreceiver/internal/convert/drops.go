@@ -60,14 +60,9 @@ func AppendDropMetric(to pmetric.MetricSlice, metric Metric, points []DropPoint,
 // DropLogs gives one log record per event.
 func (o *Observer) DropLogs(events []DropEvent, observed time.Time) plog.Logs {
 	ld, out := o.logs(len(events))
-	at := pcommon.NewTimestampFromTime(observed)
 	for i := range events {
 		e := &events[i]
-		lr := out.AppendEmpty()
-		lr.SetEventName(netattr.EventDrop)
-		lr.SetTimestamp(pcommon.NewTimestampFromTime(e.First))
-		lr.SetObservedTimestamp(at)
-		lr.SetSeverityNumber(plog.SeverityNumberInfo)
+		lr := appendEvent(out, netattr.EventDrop, e.First, observed)
 		attrs := lr.Attributes()
 		attrs.PutStr(netattr.SourceAddress, e.Key.Source.String())
 		attrs.PutStr(netattr.DestinationAddress, e.Key.Destination.String())

@@ -31,14 +31,9 @@ const flowAttributes = 36
 // FlowLogs gives one log record per flow record, all observed at the same time.
 func (o *Observer) FlowLogs(records []flow.Record, observed time.Time) plog.Logs {
 	ld, out := o.logs(len(records))
-	at := pcommon.NewTimestampFromTime(observed)
 	for i := range records {
 		rec := &records[i]
-		lr := out.AppendEmpty()
-		lr.SetEventName(netattr.EventFlow)
-		lr.SetTimestamp(pcommon.NewTimestampFromTime(rec.Last))
-		lr.SetObservedTimestamp(at)
-		lr.SetSeverityNumber(plog.SeverityNumberInfo)
+		lr := appendEvent(out, netattr.EventFlow, rec.Last, observed)
 		o.flowAttributes(rec, lr.Attributes())
 	}
 	return ld
@@ -125,14 +120,9 @@ func putNAT(rec *flow.Record, attrs pcommon.Map) {
 // TunnelLogs gives one log record per event.
 func (o *Observer) TunnelLogs(events []aggregate.TunnelEvent, observed time.Time) plog.Logs {
 	ld, out := o.logs(len(events))
-	at := pcommon.NewTimestampFromTime(observed)
 	for i := range events {
 		e := &events[i]
-		lr := out.AppendEmpty()
-		lr.SetEventName(netattr.EventTunnel)
-		lr.SetTimestamp(pcommon.NewTimestampFromTime(e.At))
-		lr.SetObservedTimestamp(at)
-		lr.SetSeverityNumber(plog.SeverityNumberInfo)
+		lr := appendEvent(out, netattr.EventTunnel, e.At, observed)
 		state := "down"
 		if e.Up {
 			state = "up"
@@ -183,4 +173,14 @@ func NetworkType(ipv6 bool) string {
 		return "ipv6"
 	}
 	return "ipv4"
+}
+
+// appendEvent begins a log record of something that happened at a time.
+func appendEvent(to plog.LogRecordSlice, name string, at, observed time.Time) plog.LogRecord {
+	lr := to.AppendEmpty()
+	lr.SetEventName(name)
+	lr.SetTimestamp(pcommon.NewTimestampFromTime(at))
+	lr.SetObservedTimestamp(pcommon.NewTimestampFromTime(observed))
+	lr.SetSeverityNumber(plog.SeverityNumberInfo)
+	return lr
 }

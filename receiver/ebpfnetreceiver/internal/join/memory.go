@@ -30,10 +30,9 @@ func (c *conversation) tunnel(forward bool) **flow.Tunnel {
 // memory keeps conversations in two generations. When the younger one is full or
 // old, the older one is forgotten: it is bounded, and what is asked for stays.
 type memory struct {
-	max            int // of each generation
-	young, old     map[flow.Tuple]*conversation
-	youngest       time.Time // when the younger generation began
-	forgottenEarly uint64
+	max        int // of each generation
+	young, old map[flow.Tuple]*conversation
+	youngest   time.Time // when the younger generation began
 }
 
 func newMemory(size int) *memory {
@@ -88,7 +87,6 @@ func (m *memory) put(t flow.Tuple) (*conversation, bool) {
 
 func (m *memory) add(key flow.Tuple, c *conversation) {
 	if len(m.young) >= m.max {
-		m.forgottenEarly += uint64(len(m.old))
 		m.turn()
 	}
 	m.young[key] = c

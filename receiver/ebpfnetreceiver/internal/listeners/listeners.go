@@ -49,11 +49,6 @@ func (t *Table) Listening(tuple flow.Tuple) bool {
 	return ok || tuple.Destination.IsLoopback()
 }
 
-// Len is how many sockets wait.
-func (t *Table) Len() int {
-	return len(t.sockets)
-}
-
 // Refresh asks the kernel. After an error the table is as it was.
 func (t *Table) Refresh() error {
 	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
