@@ -25,6 +25,7 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/convert"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/drops"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/listeners"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netfilter"
@@ -222,7 +223,7 @@ func (s *session) start() error {
 func (s *session) open() error {
 	opts := s.options()
 	var err error
-	if s.netns, err = probe.NetNS(); err != nil {
+	if s.netns, err = kernel.NetNS(); err != nil {
 		return err
 	}
 	if s.probe, err = s.load(opts); err != nil {

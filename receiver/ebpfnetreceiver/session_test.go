@@ -21,6 +21,7 @@ import (
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
@@ -72,7 +73,7 @@ func TestSessionStartTellsSinks(t *testing.T) {
 	s.tick(context.Background())
 	require.NoError(t, s.join(componenttest.NewNopHost(), second))
 
-	netns, err := probe.NetNS()
+	netns, err := kernel.NetNS()
 	require.NoError(t, err)
 	require.Equal(t, netns, first.netns)
 	require.Equal(t, netns, second.netns)

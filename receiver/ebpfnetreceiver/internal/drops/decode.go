@@ -9,10 +9,9 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // Direction is which way a packet went at the interface.
@@ -66,24 +65,6 @@ type FlowDrop struct {
 	First time.Time
 }
 
-// clock turns the kernel's monotonic times into wall time.
-type clock struct {
-	offset int64 // wall minus monotonic, ns
-}
-
-// sync reads both clocks.
-func (c *clock) sync() {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return // cannot be: the clock exists and the pointer is good
-	}
-	c.offset = time.Now().UnixNano() - ts.Nano()
-}
-
-func (c *clock) wall(monoNs uint64) time.Time {
-	return time.Unix(0, int64(monoNs)+c.offset)
-}
-
 func (r reasons) decodeKey(key *bpf.DropsDropKey) Key {
 	return Key{
 		Reason:         r.name(key.Reason),
@@ -94,7 +75,7 @@ func (r reasons) decodeKey(key *bpf.DropsDropKey) Key {
 	}
 }
 
-func (r reasons) decodeFlow(key *bpf.DropsDropFlowKey, value *bpf.DropsDropFlow, c *clock) FlowDrop {
+func (r reasons) decodeFlow(key *bpf.DropsDropFlowKey, value *bpf.DropsDropFlow, c *kernel.Clock) FlowDrop {
 	return FlowDrop{
 		Key: r.decodeKey(&key.Drop),
 		Tuple: flow.Tuple{
@@ -106,7 +87,7 @@ func (r reasons) decodeFlow(key *bpf.DropsDropFlowKey, value *bpf.DropsDropFlow,
 		},
 		Has:    flow.Has(key.Has),
 		Volume: flow.Volume{Packets: value.Packets, Bytes: value.Bytes},
-		First:  c.wall(value.FirstMonoNs),
+		First:  c.Wall(value.FirstMonoNs),
 	}
 }
 

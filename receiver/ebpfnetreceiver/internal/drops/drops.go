@@ -22,18 +22,15 @@ package drops // import "github.com/netprobe-otel/netprobe/receiver/ebpfnetrecei
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // How many entries one system call reads and deletes.
@@ -52,15 +49,19 @@ type Probe struct {
 	features Features
 	reasons  reasons
 	objs     bpf.DropsObjects
-	maps     [2]*ebpf.Map // of flows
-	epoch    uint32
-	inner    *ebpf.Map // what the barrier's only slot is set to
-	clock    clock
-	closers  []io.Closer
+	maps     *kernel.Pair // of flows
+	clock    kernel.Clock
+	closers  kernel.Closers
 
 	// reused at each drain
 	keys   []bpf.DropsDropFlowKey
 	values []bpf.DropsDropFlow
+}
+
+// capabilities that loading and attaching need.
+var capabilities = []kernel.Capability{
+	{Bit: unix.CAP_BPF, Name: "CAP_BPF", Why: "loads programs and maps"},
+	{Bit: unix.CAP_PERFMON, Name: "CAP_PERFMON", Why: "lets programs follow the kernel and read its memory"},
 }
 
 // Load loads the program and attaches it: from here on it counts the drops of
@@ -71,24 +72,24 @@ func Load(opts Options) (*Probe, error) {
 		return nil, errors.New("load drop counters: room for at least one entry and one flow is needed")
 	}
 	// Not an error by itself: only kernels before 5.11 need it.
-	memlock := rlimit.RemoveMemlock()
+	memlock := kernel.RemoveMemlock()
 	p := &Probe{}
 	if err := p.load(opts); err != nil {
-		return nil, errors.Join(fmt.Errorf("load drop counters: %w", explain(err, memlock)), p.Close())
+		return nil, errors.Join(fmt.Errorf("load drop counters: %w", kernel.Explain(err, memlock, capabilities...)), p.Close())
 	}
 	return p, nil
 }
 
 func (p *Probe) load(opts Options) error {
-	kernel, err := btf.LoadKernelSpec()
+	types, err := btf.LoadKernelSpec()
 	if err != nil {
-		return fmt.Errorf("read the kernel's type information (CONFIG_DEBUG_INFO_BTF=y gives it, as /sys/kernel/btf/vmlinux, with /sys mounted): %w", err)
+		return fmt.Errorf("read the kernel's type information: %w", err)
 	}
-	if p.features, err = readFeatures(kernel); err != nil {
+	if p.features, err = readFeatures(types); err != nil {
 		return err
 	}
 	if p.features.Reasons {
-		if p.reasons, err = readReasons(kernel); err != nil {
+		if p.reasons, err = readReasons(types); err != nil {
 			return err
 		}
 	}
@@ -108,7 +109,7 @@ func (p *Probe) load(opts Options) error {
 }
 
 func (p *Probe) loadProgram(opts Options) error {
-	netns, err := threadNetNS()
+	netns, err := kernel.ThreadNetNS()
 	if err != nil {
 		return err
 	}
@@ -117,7 +118,7 @@ func (p *Probe) loadProgram(opts Options) error {
 		return fmt.Errorf("read the program: %w", err)
 	}
 	for name, value := range map[string]any{
-		bpf.DropsVarCfgDropNetns:     netns,
+		bpf.DropsVarCfgDropNetns:     uint32(netns),
 		bpf.DropsVarCfgDropHasReason: p.features.Reasons,
 		bpf.DropsVarCfgDropHasRxSk:   p.features.ReceivingSocket,
 	} {
@@ -132,42 +133,12 @@ func (p *Probe) loadProgram(opts Options) error {
 		return fmt.Errorf("load the program: %w", err)
 	}
 	p.closers = append(p.closers, &p.objs)
-	p.maps = [2]*ebpf.Map{p.objs.DropFlows0, p.objs.DropFlows1}
-
-	p.inner, err = ebpf.NewMap(&ebpf.MapSpec{Name: "drop_barrier", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	p.maps, err = kernel.NewPair(p.objs.DropFlows0, p.objs.DropFlows1, p.objs.DropEpoch, p.objs.DropBarrier)
 	if err != nil {
-		return fmt.Errorf("create barrier map: %w", err)
-	}
-	p.closers = append(p.closers, p.inner)
-	return nil
-}
-
-// threadNetNS gives the inode number of this thread's network namespace, which is
-// 32 bits wide (struct ns_common, include/linux/ns_common.h).
-func threadNetNS() (uint32, error) {
-	var st unix.Stat_t
-	const path = "/proc/thread-self/ns/net"
-	if err := unix.Stat(path, &st); err != nil {
-		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	return uint32(st.Ino), nil
-}
-
-// explain adds to an error what is missing and what to do about it. memlock is
-// why the limit on locked memory could not be lifted, if so.
-func explain(err, memlock error) error {
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
-		err = fmt.Errorf("%w; run as root, or grant CAP_BPF and CAP_PERFMON (setcap, systemd AmbientCapabilities=, container securityContext); with them there a security module or lockdown mode may forbid it: see the kernel log", err)
-		if memlock != nil {
-			err = fmt.Errorf("%w; kernels before 5.11 also count eBPF maps against RLIMIT_MEMLOCK, which could not be raised: %w", err, memlock)
-		}
 		return err
 	}
-	var verifier *ebpf.VerifierError
-	if errors.As(err, &verifier) {
-		return fmt.Errorf("%w: this kernel's verifier refuses the program, which is a bug in NetProbe: please report it with the kernel version and this log: %-20v", err, verifier)
-	}
-	return err
+	p.closers = append(p.closers, p.maps)
+	return nil
 }
 
 // Features is what the kernel tells of a drop.
@@ -199,11 +170,11 @@ func (p *Probe) counts() ([]Count, error) {
 }
 
 func (p *Probe) drainFlows() ([]FlowDrop, error) {
-	idle, err := p.flip()
+	idle, err := p.maps.Flip()
 	if err != nil {
 		return nil, err
 	}
-	p.clock.sync()
+	p.clock.Sync()
 	var flows []FlowDrop
 	var cursor ebpf.MapBatchCursor
 	for {
@@ -218,29 +189,6 @@ func (p *Probe) drainFlows() ([]FlowDrop, error) {
 			return flows, fmt.Errorf("drain drops of flows: %w", err)
 		}
 	}
-}
-
-// flip makes programs write the other map, waits until none can still be writing
-// this one, and returns this one.
-func (p *Probe) flip() (*ebpf.Map, error) {
-	idle := p.maps[p.epoch]
-	next := p.epoch ^ 1
-	if err := p.objs.DropEpoch.Set(next); err != nil {
-		return nil, fmt.Errorf("flip drop maps: %w", err)
-	}
-	p.epoch = next
-	if err := p.settle(); err != nil {
-		return nil, err
-	}
-	return idle, nil
-}
-
-// settle waits until the programs that run have ended.
-func (p *Probe) settle() error {
-	if err := p.objs.DropBarrier.Put(uint32(0), p.inner); err != nil {
-		return fmt.Errorf("wait for running programs: %w", err)
-	}
-	return nil
 }
 
 // Forget drops the counts of interfaces of which gone is true, to make room: the
@@ -321,10 +269,5 @@ func sum(perCPU []bpf.DropsVolume) flow.Volume {
 
 // Close detaches and unloads. It may be called twice.
 func (p *Probe) Close() error {
-	var errs []error
-	for _, c := range slices.Backward(p.closers) {
-		errs = append(errs, c.Close())
-	}
-	p.closers = nil
-	return errors.Join(errs...)
+	return p.closers.Close()
 }

@@ -70,14 +70,14 @@ func (d *dropper) drop(tb testing.TB, frame []byte) *FlowDrop {
 	}, "the frame is dropped")
 	var key bpf.DropsDropFlowKey
 	var value bpf.DropsDropFlow
-	err := d.probe.maps[0].NextKey(nil, &key)
+	err := d.probe.maps.Active().NextKey(nil, &key)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil
 	}
 	require.NoError(tb, err)
-	require.NoError(tb, d.probe.maps[0].Lookup(&key, &value))
-	require.NoError(tb, d.probe.maps[0].Delete(&key))
-	require.ErrorIs(tb, d.probe.maps[0].NextKey(nil, &key), ebpf.ErrKeyNotExist, "a packet is of one flow")
+	require.NoError(tb, d.probe.maps.Active().Lookup(&key, &value))
+	require.NoError(tb, d.probe.maps.Active().Delete(&key))
+	require.ErrorIs(tb, d.probe.maps.Active().NextKey(nil, &key), ebpf.ErrKeyNotExist, "a packet is of one flow")
 	got := d.probe.reasons.decodeFlow(&key, &value, &d.probe.clock)
 	return &got
 }

@@ -174,7 +174,7 @@ func await(tb testing.TB, p *Probe, key Key, packets uint64) flow.Volume {
 		}
 	}()
 	netnstest.Eventually(tb, func() bool { return counted().Packets >= packets }, fmt.Sprintf("%d drops of %+v", packets, key))
-	require.NoError(tb, p.settle())
+	require.NoError(tb, p.maps.Wait())
 	return counted()
 }
 

@@ -25,6 +25,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // Hook is a place in a packet's way through the host.
@@ -94,7 +95,7 @@ type Probe struct {
 	programs programs
 	attached []Place
 	features []Feature
-	closers  []io.Closer // in the order of loading
+	closers  kernel.Closers
 }
 
 // programs are those at the hooks, and what they share with the one that
@@ -106,6 +107,13 @@ type programs struct {
 	Dropped *ebpf.Map     `ebpf:"netfilter_dropped"`
 	Notes   *ebpf.Map     `ebpf:"netfilter_notes"`
 	Evicted *ebpf.Map     `ebpf:"netfilter_evicted"`
+}
+
+// capabilities that loading and attaching need.
+var capabilities = []kernel.Capability{
+	{Bit: unix.CAP_BPF, Name: "CAP_BPF", Why: "loads programs and maps"},
+	{Bit: unix.CAP_NET_ADMIN, Name: "CAP_NET_ADMIN", Why: "attaches programs to netfilter's hooks"},
+	{Bit: unix.CAP_PERFMON, Name: "CAP_PERFMON", Why: "lets programs read the kernel's memory"},
 }
 
 // Load counts from now on at all hooks of this thread's network namespace. What
@@ -125,14 +133,11 @@ func Load() (*Probe, error) {
 
 // explain says what to do about an error of Load.
 func explain(err error) error {
-	switch {
-	case errors.Is(err, ebpf.ErrNotSupported):
+	if errors.Is(err, ebpf.ErrNotSupported) {
 		return fmt.Errorf("netfilter programs: %w: the kernel has none; it needs Linux 6.4 or later with CONFIG_NETFILTER_BPF_LINK=y", err)
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("netfilter programs: %w: run as root, or grant CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", err)
-	default:
-		return fmt.Errorf("netfilter programs: %w", err)
 	}
+	// kernels that have them count no maps against a limit on locked memory
+	return fmt.Errorf("netfilter programs: %w", kernel.Explain(err, nil, capabilities...))
 }
 
 func (p *Probe) load() error {
@@ -305,11 +310,5 @@ func (p *Probe) Evicted() (uint64, error) {
 
 // Close takes everything out of the kernel.
 func (p *Probe) Close() error {
-	var errs []error
-	for len(p.closers) > 0 {
-		last := len(p.closers) - 1
-		errs = append(errs, p.closers[last].Close())
-		p.closers = p.closers[:last]
-	}
-	return errors.Join(errs...)
+	return p.closers.Close()
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // Interface is what the probe must know of an interface to attach to it.
@@ -39,7 +40,7 @@ type Attachment struct {
 }
 
 type attachment struct {
-	programs closers
+	programs kernel.Closers
 	modes    []Attachment
 }
 
@@ -189,7 +190,7 @@ func reason(err error) string {
 }
 
 func (p *Probe) addCounters(index uint32) error {
-	cpus := possibleCPUs()
+	cpus := kernel.PossibleCPUs()
 	if err := p.tc.Interfaces.Put(index, make([]bpf.TCInterfaceCounters, cpus)); err != nil {
 		if errors.Is(err, unix.E2BIG) {
 			return fmt.Errorf("add counters of interface %d: more interfaces than interfaces::max_entries (%d): %w", index, p.opts.MaxInterfaces, err)

@@ -7,39 +7,14 @@ package probe
 
 import (
 	"net/netip"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
-// clock turns the kernel's monotonic times into wall time.
-type clock struct {
-	offset int64 // wall minus monotonic, ns
-}
-
-// sync reads both clocks. Steps of the wall clock thus show from the next
-// drain on.
-func (c *clock) sync() {
-	c.offset = time.Now().UnixNano() - monotonic()
-}
-
-func monotonic() int64 {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return 0 // cannot be: the clock exists and the pointer is good
-	}
-	return ts.Nano()
-}
-
-func (c *clock) wall(monoNs uint64) time.Time {
-	return time.Unix(0, int64(monoNs)+c.offset)
-}
-
 // decode fills rec from a map entry, all but its Interface.
-func (c *clock) decode(rec *flow.Record, key *bpf.TCFlowKey, tunnel *flow.Tunnel, stats *bpf.TCFlowStats) {
+func decode(rec *flow.Record, key *bpf.TCFlowKey, tunnel *flow.Tunnel, stats *bpf.TCFlowStats, c *kernel.Clock) {
 	first := stats.FirstMonoNs
 	if first == 0 || first > stats.LastMonoNs {
 		first = stats.LastMonoNs
@@ -49,8 +24,8 @@ func (c *clock) decode(rec *flow.Record, key *bpf.TCFlowKey, tunnel *flow.Tunnel
 		Packets:    stats.Packets,
 		Bytes:      stats.Bytes - stats.TunnelBytes,
 		WireBytes:  stats.Bytes,
-		First:      c.wall(first),
-		Last:       c.wall(stats.LastMonoNs),
+		First:      c.Wall(first),
+		Last:       c.Wall(stats.LastMonoNs),
 		TCPFlags:   decodeFlags(&stats.TcpFlagSeen),
 		SYNSeen:    stats.SynSeen != 0,
 		SYNACKSeen: stats.SynAckSeen != 0,

@@ -14,6 +14,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // kernelKey has another value in each place, so that a mix-up shows.
@@ -37,7 +38,7 @@ func kernelKey(version uint8, source, destination string) bpf.TCFlowKey {
 }
 
 func TestDecode(t *testing.T) {
-	c := clock{offset: 1_700_000_000_000_000_000}
+	c := kernel.ClockAt(time.Unix(1_700_000_000, 0))
 	stats := bpf.TCFlowStats{
 		Packets: 7, Bytes: 1234, TunnelBytes: 34,
 		FirstMonoNs: 1_000_000_001, LastMonoNs: 2_000_000_002,
@@ -48,7 +49,7 @@ func TestDecode(t *testing.T) {
 	var rec flow.Record
 	rec.Interface, rec.SYNACKSeen, rec.Others = "left from before", true, []string{"eth0"}
 	tunnel := &flow.Tunnel{Type: flow.VXLAN, ID: 42, HasID: true}
-	c.decode(&rec, &key, tunnel, &stats)
+	decode(&rec, &key, tunnel, &stats, &c)
 	require.Equal(t, flow.Record{
 		Key: flow.Key{
 			Source:          netip.MustParseAddr("192.0.2.1"),
@@ -74,11 +75,11 @@ func TestDecode(t *testing.T) {
 }
 
 func TestDecodeIPv6(t *testing.T) {
-	var c clock
+	var c kernel.Clock
 	var rec flow.Record
 	key := kernelKey(6, "2001:db8::1", "2001:db8::2")
 	key.Direction, key.Has, key.Protocol = 0, 16, 17
-	c.decode(&rec, &key, nil, &bpf.TCFlowStats{SynAckSeen: 1})
+	decode(&rec, &key, nil, &bpf.TCFlowStats{SynAckSeen: 1}, &c)
 	require.Equal(t, netip.MustParseAddr("2001:db8::1"), rec.Source)
 	require.Equal(t, netip.MustParseAddr("2001:db8::2"), rec.Destination)
 	require.Equal(t, flow.Ingress, rec.Direction)
@@ -89,14 +90,14 @@ func TestDecodeIPv6(t *testing.T) {
 
 	// A packet can carry a mapped address in an IPv6 header: that is no IPv4.
 	key = kernelKey(6, "::ffff:192.0.2.1", "2001:db8::2")
-	c.decode(&rec, &key, nil, &bpf.TCFlowStats{})
+	decode(&rec, &key, nil, &bpf.TCFlowStats{}, &c)
 	require.True(t, rec.Source.Is4In6())
 	require.True(t, rec.Source.Is6())
 }
 
 // A CPU that found another's entry has noted no first time.
 func TestDecodeTimes(t *testing.T) {
-	c := clock{offset: 1000}
+	c := kernel.ClockAt(time.Unix(0, 1000))
 	for _, tt := range []struct {
 		first, last         uint64
 		wantFirst, wantLast int64
@@ -108,22 +109,10 @@ func TestDecodeTimes(t *testing.T) {
 	} {
 		key := kernelKey(4, "192.0.2.1", "198.51.100.7")
 		var rec flow.Record
-		c.decode(&rec, &key, nil, &bpf.TCFlowStats{FirstMonoNs: tt.first, LastMonoNs: tt.last})
+		decode(&rec, &key, nil, &bpf.TCFlowStats{FirstMonoNs: tt.first, LastMonoNs: tt.last}, &c)
 		require.Equal(t, tt.wantFirst, rec.First.UnixNano())
 		require.Equal(t, tt.wantLast, rec.Last.UnixNano())
 	}
-}
-
-func TestClockSync(t *testing.T) {
-	var c clock
-	before := time.Now()
-	c.sync()
-	got := c.wall(uint64(monotonic()))
-	after := time.Now()
-	// the wall clock may be slewed meanwhile, by far less than this
-	const slack = 10 * time.Millisecond
-	require.False(t, got.Before(before.Add(-slack)))
-	require.False(t, got.After(after.Add(slack)))
 }
 
 func TestDecodeFlags(t *testing.T) {
@@ -230,12 +219,12 @@ func TestNamesOfHooksAndLosses(t *testing.T) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	var c clock
+	var c kernel.Clock
 	var rec flow.Record
 	key := kernelKey(4, "192.0.2.1", "198.51.100.7")
 	stats := bpf.TCFlowStats{Packets: 1, Bytes: 100, FirstMonoNs: 1, LastMonoNs: 2, TcpFlagSeen: [8]uint8{0, 1}}
 	b.ReportAllocs()
 	for b.Loop() {
-		c.decode(&rec, &key, nil, &stats)
+		decode(&rec, &key, nil, &stats, &c)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // packet is one packet of the flow from a source port.
@@ -219,7 +220,7 @@ func TestDrainInBatches(t *testing.T) {
 
 func possibleCPUsIf(flowMap FlowMap) int {
 	if flowMap == FlowMapPerCPU {
-		return possibleCPUs()
+		return kernel.PossibleCPUs()
 	}
 	return 1
 }
@@ -237,7 +238,7 @@ func fill(tb testing.TB, p *Probe, n int) {
 	for i := range values {
 		values[i] = bpf.TCFlowStats{Packets: 1, Bytes: 100, FirstMonoNs: 1, LastMonoNs: 2}
 	}
-	written, err := p.flows.maps[p.flows.epoch].BatchUpdate(keys, values, nil)
+	written, err := p.flows.maps.Active().BatchUpdate(keys, values, nil)
 	require.NoError(tb, err)
 	require.Equal(tb, n, written)
 }
@@ -252,7 +253,7 @@ func TestEmptyOneByOne(t *testing.T) {
 			p := load(t, opts)
 			read := func(empty func(*ebpf.Map, func(*bpf.TCFlowKey, *bpf.TCFlowStats)) error) map[bpf.TCFlowKey]bpf.TCFlowStats {
 				fill(t, p, 700)
-				idle, err := p.flows.flip()
+				idle, err := p.flows.maps.Flip()
 				require.NoError(t, err)
 				got := map[bpf.TCFlowKey]bpf.TCFlowStats{}
 				require.NoError(t, empty(idle, func(key *bpf.TCFlowKey, stats *bpf.TCFlowStats) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // How many entries one system call reads and deletes.
@@ -20,15 +21,10 @@ const drainBatch = 8192
 
 // flowTable empties the two flow maps in turn.
 type flowTable struct {
-	maps     [2]*ebpf.Map
-	epoch    uint32
-	epochVar *ebpf.Variable
-	barrier  *ebpf.Map
-	inner    *ebpf.Map // what the barrier's only slot is set to
-
+	maps     *kernel.Pair
 	overflow *overflow
 	tunnels  *tunnelTable
-	clock    clock
+	clock    kernel.Clock
 	entries  int // at the last drain
 
 	// reused at each drain
@@ -38,35 +34,29 @@ type flowTable struct {
 }
 
 func newFlowTable(tc *bpf.TCObjects, perCPU bool, maxEntries int) (*flowTable, error) {
-	t := &flowTable{
-		maps:     [2]*ebpf.Map{tc.Flows0, tc.Flows1},
-		epochVar: tc.FlowEpoch,
-		barrier:  tc.Barrier,
-		cpus:     1,
-	}
+	t := &flowTable{cpus: 1}
 	if perCPU {
-		t.cpus = possibleCPUs()
+		t.cpus = kernel.PossibleCPUs()
 	}
 	size := min(drainBatch, maxEntries)
 	t.keys = make([]bpf.TCFlowKey, size)
 	t.values = make([]bpf.TCFlowStats, size*t.cpus)
 
 	var err error
-	t.inner, err = ebpf.NewMap(&ebpf.MapSpec{Name: "barrier", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
-	if err != nil {
-		return nil, fmt.Errorf("create barrier map: %w", err)
+	if t.maps, err = kernel.NewPair(tc.Flows0, tc.Flows1, tc.FlowEpoch, tc.Barrier); err != nil {
+		return nil, err
 	}
 	t.tunnels = newTunnelTable(tc.Tunnels)
 	t.overflow, err = newOverflow(tc.FlowEvents, maxEntries)
 	if err != nil {
-		return nil, errors.Join(err, t.inner.Close())
+		return nil, errors.Join(err, t.maps.Close())
 	}
 	return t, nil
 }
 
 // Close ends the overflow reader. What it had not handed out is lost: drain before.
 func (t *flowTable) Close() error {
-	return errors.Join(t.overflow.Close(), t.inner.Close())
+	return errors.Join(t.overflow.Close(), t.maps.Close())
 }
 
 // DrainFlows hands out what was counted of each flow since the last drain,
@@ -80,12 +70,12 @@ func (p *Probe) DrainFlows(yield func(*flow.Record)) error {
 }
 
 func (t *flowTable) drain(yield func(*flow.Record)) error {
-	idle, err := t.flip()
+	idle, err := t.maps.Flip()
 	if err != nil {
 		return err
 	}
 	overflowed := t.overflow.take()
-	t.clock.sync()
+	t.clock.Sync()
 
 	var rec flow.Record
 	t.entries = 0
@@ -98,7 +88,7 @@ func (t *flowTable) drain(yield func(*flow.Record)) error {
 				delete(overflowed, whole)
 			}
 		}
-		t.clock.decode(&rec, key, t.tunnels.find(key.Tunnel), stats)
+		decode(&rec, key, t.tunnels.find(key.Tunnel), stats, &t.clock)
 		yield(&rec)
 	})
 	// The overflow is out of the ring buffer and must not be lost with an error.
@@ -107,25 +97,10 @@ func (t *flowTable) drain(yield func(*flow.Record)) error {
 		if key.tunnel.Type != 0 {
 			tunnel = decodeTunnel(&key.tunnel)
 		}
-		t.clock.decode(&rec, &key.flow, tunnel, stats)
+		decode(&rec, &key.flow, tunnel, stats, &t.clock)
 		yield(&rec)
 	}
 	return errors.Join(err, t.tunnels.age())
-}
-
-// flip makes programs write the other map, waits until none can still be
-// writing this one, and returns this one.
-func (t *flowTable) flip() (*ebpf.Map, error) {
-	idle := t.maps[t.epoch]
-	next := t.epoch ^ 1
-	if err := t.epochVar.Set(next); err != nil {
-		return nil, fmt.Errorf("flip flow maps: %w", err)
-	}
-	t.epoch = next
-	if err := t.barrier.Put(uint32(0), t.inner); err != nil {
-		return nil, fmt.Errorf("wait for running programs: %w", err)
-	}
-	return idle, nil
 }
 
 // empty reads and deletes all entries of a map that nobody writes.

@@ -126,7 +126,7 @@ func (l *lab) sendAsIngress(tb testing.TB, p *Probe, frames ...[]byte) {
 func settle(tb testing.TB, p *Probe) {
 	tb.Helper()
 	if p.flows != nil {
-		require.NoError(tb, p.flows.barrier.Put(uint32(0), p.flows.inner))
+		require.NoError(tb, p.flows.maps.Wait())
 	}
 }
 

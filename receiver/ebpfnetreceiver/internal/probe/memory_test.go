@@ -12,11 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 func TestFlowsPerCPU(t *testing.T) {
 	// two maps; an entry has 64 bytes beside its key of 60, and 56 a CPU
-	perEntry := uint64(2 * (64 + 60 + 56*possibleCPUs()))
+	perEntry := uint64(2 * (64 + 60 + 56*kernel.PossibleCPUs()))
 	fits := uint32(64 << 20 / perEntry)
 	for _, tt := range []struct {
 		name    string
@@ -38,7 +39,7 @@ func TestFlowsPerCPU(t *testing.T) {
 }
 
 func TestMapBytes(t *testing.T) {
-	cpus := uint64(possibleCPUs())
+	cpus := uint64(kernel.PossibleCPUs())
 	o := Options{
 		TC: TCAuto, XDP: XDPOff, Flows: true, FlowMap: FlowMapShared,
 		FlowEntries: 1000, RingBufferBytes: 8192, MaxInterfaces: 10,
@@ -74,7 +75,7 @@ func TestMapBytesAgainstTheKernel(t *testing.T) {
 				Tunnels: TunnelOptions{MaxEntries: 4096},
 			}
 			p := load(t, o)
-			if memlock(t, p.tc.Flows0) < uint64(o.FlowEntries)*(60+56+hashEntryOverhead) {
+			if memlock(t, p.tc.Flows0) < uint64(o.FlowEntries)*(60+56+kernel.HashEntryOverhead) {
 				t.Skip("this kernel counts keys and values only, as those before 6.4 do")
 			}
 			var taken uint64

@@ -11,12 +11,12 @@ package probe // import "github.com/netprobe-otel/netprobe/receiver/ebpfnetrecei
 import (
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/bpf"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // TCMode says how to attach the TC programs.
@@ -88,7 +88,14 @@ type Probe struct {
 
 	flows    *flowTable // nil without flows
 	attached map[int]*attachment
-	closers  closers
+	closers  kernel.Closers
+}
+
+// capabilities that loading and attaching need.
+var capabilities = []kernel.Capability{
+	{Bit: unix.CAP_BPF, Name: "CAP_BPF", Why: "loads programs and maps"},
+	{Bit: unix.CAP_NET_ADMIN, Name: "CAP_NET_ADMIN", Why: "attaches programs to interfaces"},
+	{Bit: unix.CAP_PERFMON, Name: "CAP_PERFMON", Why: "lets programs read packets directly"},
 }
 
 // Load loads the programs that opts ask for. Nothing is attached yet. An error
@@ -97,9 +104,9 @@ func Load(opts Options) (*Probe, error) {
 	p := &Probe{opts: opts, attached: map[int]*attachment{}}
 	// Not an error by itself: without privileges it fails on any kernel, and
 	// only some kernels need it.
-	memlock := removeMemlock()
+	memlock := kernel.RemoveMemlock()
 	if err := p.load(); err != nil {
-		return nil, errors.Join(explainLoad(err, memlock), p.closers.Close())
+		return nil, errors.Join(kernel.Explain(err, memlock, capabilities...), p.closers.Close())
 	}
 	return p, nil
 }
@@ -214,17 +221,4 @@ func (p *Probe) Detach() error {
 // Close detaches and unloads everything. It may be called twice.
 func (p *Probe) Close() error {
 	return errors.Join(p.Detach(), p.closers.Close())
-}
-
-// closers close in reverse order, all of them even after a failure.
-type closers []io.Closer
-
-// Close may be called twice.
-func (c *closers) Close() error {
-	var errs []error
-	for _, cl := range slices.Backward(*c) {
-		errs = append(errs, cl.Close())
-	}
-	*c = nil
-	return errors.Join(errs...)
 }
