@@ -6,6 +6,8 @@
 package ebpfnetreceiver
 
 import (
+	"time"
+
 	"go.uber.org/zap"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
@@ -13,17 +15,33 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/drops"
 )
 
+// dropProber is what a session needs of the probe of drops.
+type dropProber interface {
+	Collect() ([]drops.Count, []drops.FlowDrop, error)
+	Forget(gone func(interfaceIndex uint32) bool) ([]drops.Count, error)
+	Health() (drops.Health, error)
+	Close() error
+}
+
 // openDrops begins to count what the kernel drops, as far as it lets us.
 func (s *session) openDrops() {
 	if s.cfg.Drops.Mode == "off" {
 		return
 	}
-	p, err := drops.Load(drops.Options{MaxEntries: uint32(s.cfg.Drops.MaxEntries), MaxFlows: uint32(s.cfg.Drops.MaxFlows)})
+	p, err := drops.Load(s.dropOptions())
 	if err != nil {
 		s.logger.Warn("Nothing that the kernel drops is counted; to do without it, set drops::mode to off", zap.Error(err))
 		return
 	}
-	s.drops, s.dropNames = p, map[uint32]string{}
+	s.useDrops(p)
+}
+
+func (s *session) dropOptions() drops.Options {
+	return drops.Options{MaxEntries: uint32(s.cfg.Drops.MaxEntries), MaxFlows: uint32(s.cfg.Drops.MaxFlows)}
+}
+
+func (s *session) useDrops(p dropProber) {
+	s.drops, s.dropNames, s.dropTotals = p, map[uint32]string{}, newDropTotals(s.cfg.Drops.MaxEntries)
 }
 
 func (s *session) closeDrops() error {
@@ -37,7 +55,7 @@ func (s *session) closeDrops() error {
 
 // readDrops gives what was dropped: by key since the beginning, and by flow since
 // the last reading.
-func (s *session) readDrops() (points []convert.DropPoint, events []convert.DropEvent) {
+func (s *session) readDrops(from, now time.Time) (points []convert.DropPoint, events []convert.DropEvent) {
 	if s.drops == nil {
 		return nil, nil
 	}
@@ -45,13 +63,14 @@ func (s *session) readDrops() (points []convert.DropPoint, events []convert.Drop
 	if err != nil {
 		s.logger.Error("Could not read all that was dropped; the rest stays for the next interval", zap.Error(err))
 	}
-	// Indexes that have no name are one key.
+	// Indexes that have the same name are one key, and those that have none.
 	totals := map[convert.DropKey]uint64{}
 	for i := range counts {
 		totals[s.dropKey(&counts[i].Key)] += counts[i].Packets
 	}
-	for key, packets := range totals {
-		points = append(points, convert.DropPoint{DropKey: key, Packets: packets})
+	// An error leaves none of them, and not some.
+	if err == nil || len(counts) > 0 {
+		points = s.dropTotals.collect(totals, from, now)
 	}
 	for i := range flows {
 		f := &flows[i]
@@ -80,4 +99,36 @@ func (s *session) dropKey(k *drops.Key) convert.DropKey {
 	}
 	key.Interface = name
 	return key
+}
+
+// forgetDrops makes room in the kernel's counts, which else fill up with interfaces
+// that are gone: every pod has one. What they had is kept in the totals.
+func (s *session) forgetDrops(from, now time.Time) {
+	if s.drops == nil {
+		return
+	}
+	gone := func(index uint32) bool {
+		_, there := s.watched.links[int(index)]
+		return index != 0 && !there
+	}
+	var old []uint32
+	for index := range s.dropNames {
+		if gone(index) {
+			old = append(old, index)
+		}
+	}
+	if len(old) == 0 {
+		return
+	}
+	last, err := s.drops.Forget(gone)
+	for i := range last {
+		s.dropTotals.keep(s.dropKey(&last[i].Key), last[i].Packets, from, now)
+	}
+	if err != nil {
+		s.logger.Error("Could not forget the drops of interfaces that are gone; trying again at the next interval", zap.Error(err))
+		return
+	}
+	for _, index := range old {
+		delete(s.dropNames, index)
+	}
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/drops"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
@@ -142,6 +143,57 @@ func (f *fakeProbe) Close() error {
 	f.called("close")
 	return f.closeErr
 }
+
+// fakeDrops has the counts that tests say the kernel has.
+type fakeDrops struct {
+	counts map[drops.Key]uint64
+	flows  []drops.FlowDrop
+	health drops.Health
+
+	collectErr, forgetErr, healthErr error
+	forgets                          int
+	// onForget is what happens between a reading and the next Forget.
+	onForget func()
+}
+
+func (f *fakeDrops) all() []drops.Count {
+	var counts []drops.Count
+	for key, packets := range f.counts {
+		counts = append(counts, drops.Count{Key: key, Volume: packetsOf100Bytes(packets)})
+	}
+	return counts
+}
+
+func (f *fakeDrops) Collect() ([]drops.Count, []drops.FlowDrop, error) {
+	if f.collectErr != nil {
+		return nil, nil, f.collectErr
+	}
+	flows := f.flows
+	f.flows = nil
+	return f.all(), flows, nil
+}
+
+func (f *fakeDrops) Forget(gone func(uint32) bool) ([]drops.Count, error) {
+	f.forgets++
+	if f.onForget != nil {
+		f.onForget()
+	}
+	if f.forgetErr != nil {
+		return nil, f.forgetErr
+	}
+	var last []drops.Count
+	for _, count := range f.all() {
+		if count.InterfaceIndex != 0 && gone(count.InterfaceIndex) {
+			last = append(last, count)
+			delete(f.counts, count.Key)
+		}
+	}
+	return last, nil
+}
+
+func (f *fakeDrops) Health() (drops.Health, error) { return f.health, f.healthErr }
+
+func (f *fakeDrops) Close() error { return nil }
 
 // count adds packets of a flow on an interface to all that counts them.
 func (f *fakeProbe) count(index int, packets uint64) {

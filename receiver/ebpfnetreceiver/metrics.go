@@ -35,8 +35,6 @@ type metricsSink struct {
 	own     *metadata.TelemetryBuilder
 	ledger  *ledger
 
-	began time.Time
-
 	idle chan struct{} // has a token while nothing is on its way
 	// ctx is of what is on its way; quit ends it.
 	ctx  context.Context
@@ -76,7 +74,7 @@ func (m *metricsSink) start(began time.Time, _ uint64, ledger *ledger) {
 		metadata.WithStartTime(pcommon.NewTimestampFromTime(began)))
 	m.series = aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, m.cfg.Flows.PerInterface, began)
 	m.interfaces = map[string]aggregate.InterfacePoint{}
-	m.ledger, m.stopped, m.began = ledger, false, began
+	m.ledger, m.stopped = ledger, false
 	m.ctx, m.quit = context.WithCancel(context.Background())
 	m.idle <- struct{}{}
 }
@@ -222,7 +220,7 @@ func (m *metricsSink) convert(w *window) delivery {
 	d.metrics = m.builder.Emit()
 	m.convertTunnels(&d, w)
 	if len(w.drops) > 0 && m.cfg.MetricsBuilderConfig.Metrics.NetprobeDrops.Enabled {
-		convert.AppendDropMetric(m.scope(d.metrics).Metrics(), droppedPackets, w.drops, m.began, w.end)
+		convert.AppendDropMetric(m.scope(d.metrics).Metrics(), droppedPackets, w.drops, w.end)
 	}
 
 	packets, bytes := m.flowMetrics()

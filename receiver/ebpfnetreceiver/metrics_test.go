@@ -130,8 +130,8 @@ func fullWindow() *window {
 	}}
 	w.tunnelsActive = 1
 	w.drops = []convert.DropPoint{
-		{DropKey: convert.DropKey{Reason: "NO_SOCKET", Interface: "eth0", Transport: "udp", Direction: "ingress"}, Packets: 6},
-		{DropKey: convert.DropKey{Reason: "NOT_SPECIFIED"}, Packets: 1},
+		{DropKey: convert.DropKey{Reason: "NO_SOCKET", Interface: "eth0", Transport: "udp", Direction: "ingress"}, Packets: 6, Start: time.Unix(95, 0)},
+		{DropKey: convert.DropKey{Reason: "NOT_SPECIFIED"}, Packets: 1, Start: time.Unix(97, 0)},
 	}
 	w.netfilterDrops = true
 	w.netfilter = []netfilter.Count{

@@ -23,7 +23,6 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/conntrack"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/convert"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/drops"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/listeners"
@@ -115,10 +114,11 @@ type session struct {
 	listeners *listeners.Table // nil without flows
 	speeds    *netdev.Speeds   // nil where they cannot be asked for
 	netfilter *netfilter.Probe // nil where it is off or the kernel has none
-	drops     *drops.Probe     // the same
+	drops     dropProber       // the same
 
 	netfilterDrops bool // are counted
 	dropNames      map[uint32]string
+	dropTotals     *dropTotals
 	nat            *conntrack.Table // nil where it is off or the kernel has none
 	// graphOptions are for the graph of interfaces.
 	graphOptions netdev.Options
@@ -382,11 +382,12 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 	s.totals.Collect(w.end, func(p aggregate.InterfacePoint) { w.interfaces = append(w.interfaces, p) })
 	s.lastRead = w.end
 	w.netfilter, w.netfilterDrops = s.readNetfilter(), s.netfilterDrops
-	w.drops, w.dropEvents = s.readDrops()
+	w.drops, w.dropEvents = s.readDrops(w.start, w.end)
 	s.joinFlows(ctx, &w)
 	if err == nil {
 		// not before: what they saw had to be judged by what they were
 		s.watched.forgetRemoved()
+		s.forgetDrops(w.start, w.end)
 	}
 
 	if health, err := s.probe.Health(); err != nil {

@@ -19,10 +19,11 @@ type DropKey struct {
 	Reason, Interface, Transport, Direction string
 }
 
-// DropPoint is how many packets were dropped since the receiver began.
+// DropPoint is how many packets were dropped since Start.
 type DropPoint struct {
 	DropKey
 	Packets uint64
+	Start   time.Time
 }
 
 // DropEvent is the drops of a flow for one reason in an interval.
@@ -47,13 +48,13 @@ func (k *DropKey) put(attrs pcommon.Map) {
 }
 
 // AppendDropMetric adds a cumulative sum with a point per key.
-func AppendDropMetric(to pmetric.MetricSlice, metric Metric, points []DropPoint, start, now time.Time) {
+func AppendDropMetric(to pmetric.MetricSlice, metric Metric, points []DropPoint, now time.Time) {
 	if len(points) == 0 {
 		return
 	}
 	dps := metric.appendTo(to, len(points), pmetric.AggregationTemporalityCumulative)
 	for i := range points {
-		points[i].put(metric.appendPoint(dps, flow.Volume{Packets: points[i].Packets}, start, now))
+		points[i].put(metric.appendPoint(dps, flow.Volume{Packets: points[i].Packets}, points[i].Start, now))
 	}
 }
 

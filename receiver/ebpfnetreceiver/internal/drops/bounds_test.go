@@ -84,10 +84,14 @@ func TestCountsBeyondTheBoundAreCountedAsLost(t *testing.T) {
 	require.Equal(t, uint64(9), closes(t, d.probe, counts, flows).Packets)
 
 	// what another interface had is kept, what this one had makes room
-	require.NoError(t, d.probe.Forget(func(i uint32) bool { return i != counts[0].InterfaceIndex }))
+	last, err := d.probe.Forget(func(i uint32) bool { return i != counts[0].InterfaceIndex })
+	require.NoError(t, err)
+	require.Empty(t, last)
 	counts, _ = collect(t, d.probe)
 	require.Len(t, counts, 1)
-	require.NoError(t, d.probe.Forget(func(i uint32) bool { return i == counts[0].InterfaceIndex }))
+	last, err = d.probe.Forget(func(i uint32) bool { return i == counts[0].InterfaceIndex })
+	require.NoError(t, err)
+	require.Equal(t, counts, last, "what they were at last")
 	d.far.send(t, d.far.frame(t, as(sent, flow.TCP), anyone))
 	await(t, d.probe, d.key(t, flow.TCP), 1)
 	counts, _ = collect(t, d.probe)

@@ -191,9 +191,11 @@ func (p *Probe) drainFlows() ([]FlowDrop, error) {
 	}
 }
 
-// Forget drops the counts of interfaces of which gone is true, to make room: the
-// kernel gives no interface the number of an old one before it has run out of new ones.
-func (p *Probe) Forget(gone func(interfaceIndex uint32) bool) error {
+// Forget lets go of the counts of interfaces of which gone is true, to make room:
+// the kernel gives no interface the number of an old one before it has run out of
+// new ones. It returns what they were at last, also with an error; Collect gives
+// the others.
+func (p *Probe) Forget(gone func(interfaceIndex uint32) bool) ([]Count, error) {
 	var key bpf.DropsDropKey
 	var values []bpf.DropsVolume
 	var old []bpf.DropsDropKey
@@ -204,15 +206,31 @@ func (p *Probe) Forget(gone func(interfaceIndex uint32) bool) error {
 		}
 	}
 	err := entries.Err()
+	var last []Count
 	for i := range old {
-		if e := p.objs.DropCounts.Delete(&old[i]); e != nil && !errors.Is(e, ebpf.ErrKeyNotExist) {
+		e := p.take(&old[i], &values)
+		if e == nil {
+			last = append(last, Count{Key: p.reasons.decodeKey(&old[i]), Volume: sum(values)})
+		} else if !errors.Is(e, ebpf.ErrKeyNotExist) {
 			err = errors.Join(err, e)
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("forget counts of drops: %w", err)
+		return last, fmt.Errorf("forget counts of drops: %w", err)
 	}
-	return nil
+	return last, nil
+}
+
+// take reads an entry and deletes it, at once where the kernel can (5.14).
+func (p *Probe) take(key *bpf.DropsDropKey, values *[]bpf.DropsVolume) error {
+	err := p.objs.DropCounts.LookupAndDelete(key, values)
+	if !errors.Is(err, ebpf.ErrNotSupported) {
+		return err
+	}
+	if err := p.objs.DropCounts.Lookup(key, values); err != nil {
+		return err
+	}
+	return p.objs.DropCounts.Delete(key)
 }
 
 // Health is what the probe knows of its own work, since it was loaded. All
