@@ -6,6 +6,7 @@
 package ebpfnetreceiver
 
 import (
+	"context"
 	"time"
 
 	"go.uber.org/zap"
@@ -83,6 +84,19 @@ func (s *session) readDrops(from, now time.Time) (points []convert.DropPoint, ev
 		})
 	}
 	return points, events
+}
+
+// recordDrops records what was dropped and not counted.
+func (s *session) recordDrops(ctx context.Context) {
+	if s.drops == nil {
+		return
+	}
+	health, err := s.drops.Health()
+	if err != nil {
+		s.logger.Error("Could not read how many drops were not counted", zap.Error(err))
+		return
+	}
+	s.telemetry.drops(ctx, health)
 }
 
 // dropKey names what a key has by number. The name that an interface had first

@@ -26,6 +26,7 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netfilter"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
 
@@ -194,6 +195,18 @@ func (f *fakeDrops) Forget(gone func(uint32) bool) ([]drops.Count, error) {
 func (f *fakeDrops) Health() (drops.Health, error) { return f.health, f.healthErr }
 
 func (f *fakeDrops) Close() error { return nil }
+
+// fakeNetfilter has evicted as many notes as tests say.
+type fakeNetfilter struct {
+	evicted uint64
+	err     error
+}
+
+func (f *fakeNetfilter) Counters() ([]netfilter.Count, error) { return nil, nil }
+
+func (f *fakeNetfilter) Evicted() (uint64, error) { return f.evicted, f.err }
+
+func (f *fakeNetfilter) Close() error { return nil }
 
 // count adds packets of a flow on an interface to all that counts them.
 func (f *fakeProbe) count(index int, packets uint64) {

@@ -6,6 +6,8 @@
 package ebpfnetreceiver
 
 import (
+	"context"
+
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.uber.org/zap"
 
@@ -13,6 +15,13 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netfilter"
 )
+
+// netfilterProber is what a session needs of the probe at netfilter's hooks.
+type netfilterProber interface {
+	Counters() ([]netfilter.Count, error)
+	Evicted() (uint64, error)
+	Close() error
+}
 
 // openNetfilter begins to count at netfilter's hooks, as far as the kernel lets it.
 func (s *session) openNetfilter() {
@@ -54,6 +63,19 @@ func (s *session) readNetfilter() []netfilter.Count {
 		s.logger.Error("Could not read the counters of netfilter's hooks", zap.Error(err))
 	}
 	return counts
+}
+
+// recordNetfilterHealth records how many packets have lost their note.
+func (s *session) recordNetfilterHealth(ctx context.Context) {
+	if s.netfilter == nil {
+		return
+	}
+	evicted, err := s.netfilter.Evicted()
+	if err != nil {
+		s.logger.Error("Could not read how many packets at netfilter's hooks lost their note", zap.Error(err))
+		return
+	}
+	s.telemetry.netfilter(ctx, evicted)
 }
 
 var netfilterHooks = map[netfilter.Hook]metadata.AttributeNetprobeNetfilterHook{

@@ -113,7 +113,7 @@ type session struct {
 	joiner    *join.Joiner
 	listeners *listeners.Table // nil without flows
 	speeds    *netdev.Speeds   // nil where they cannot be asked for
-	netfilter *netfilter.Probe // nil where it is off or the kernel has none
+	netfilter netfilterProber  // nil where it is off or the kernel has none
 	drops     dropProber       // the same
 
 	netfilterDrops bool // are counted
@@ -396,6 +396,8 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 		s.logLosses(&health)
 		s.telemetry.record(ctx, health)
 	}
+	s.recordDrops(ctx)
+	s.recordNetfilterHealth(ctx)
 	for _, m := range s.members {
 		m.sink.consume(ctx, &w)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/conntrack"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/drops"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
@@ -41,12 +42,15 @@ type telemetry struct {
 	ledger  *ledger
 	flows   bool // are counted
 	last    probe.Health
-	// natMissed is as last recorded
-	natMissed uint64
+	// natMissed, evicted and lastDrops are as last recorded
+	natMissed, evicted uint64
+	lastDrops          drops.Health
 
 	parsed  [probe.Hooks][flow.Outcomes]metric.MeasurementOption
 	hooks   [probe.Hooks]metric.MeasurementOption
 	refused [flow.Refusals]metric.MeasurementOption
+
+	countLost, flowLost, namespaceUnknown, missed metric.MeasurementOption // causes
 
 	modes    map[int][]probe.Attachment // by interface index
 	programs map[programKey]int64
@@ -75,6 +79,12 @@ func newTelemetry(set component.TelemetrySettings, flows bool) (*telemetry, erro
 	for refusal := range t.refused {
 		t.refused[refusal] = metric.WithAttributeSet(attribute.NewSet(attribute.String("reason", flow.Refusal(refusal).String())))
 	}
+	for cause, option := range map[string]*metric.MeasurementOption{
+		"count_table_full": &t.countLost, "flow_table_full": &t.flowLost,
+		"netns_unknown": &t.namespaceUnknown, "program_busy": &t.missed,
+	} {
+		*option = metric.WithAttributeSet(attribute.NewSet(attribute.String("cause", cause)))
+	}
 	return t, nil
 }
 
@@ -88,6 +98,23 @@ func (t *telemetry) nat(ctx context.Context, s conntrack.Stats) {
 	missed := s.Dropped + s.Overflows
 	t.builder.ReceiverEbpfnetNatMissed.Add(ctx, int64(missed-t.natMissed))
 	t.natMissed = missed
+}
+
+// drops records what is dropped and not counted. What had no IP header (NoFlow) is
+// counted, and cannot have a record.
+func (t *telemetry) drops(ctx context.Context, h drops.Health) {
+	uncounted := t.builder.ReceiverEbpfnetDropsUncounted
+	uncounted.Add(ctx, int64(h.CountLost.Sub(t.lastDrops.CountLost).Packets), t.countLost)
+	uncounted.Add(ctx, int64(h.FlowLost.Sub(t.lastDrops.FlowLost).Packets), t.flowLost)
+	uncounted.Add(ctx, int64(h.NamespaceUnknown.Sub(t.lastDrops.NamespaceUnknown).Packets), t.namespaceUnknown)
+	uncounted.Add(ctx, int64(h.Missed-t.lastDrops.Missed), t.missed)
+	t.lastDrops = h
+}
+
+// netfilter records how many packets have lost their note.
+func (t *telemetry) netfilter(ctx context.Context, evicted uint64) {
+	t.builder.ReceiverEbpfnetNetfilterEvicted.Add(ctx, int64(evicted-t.evicted))
+	t.evicted = evicted
 }
 
 func (t *telemetry) attached(index int, modes []probe.Attachment) {

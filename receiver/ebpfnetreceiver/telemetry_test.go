@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/drops"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadatatest"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
 )
@@ -210,4 +211,43 @@ func TestSessionRecordsItsHealth(t *testing.T) {
 	f.health = health(2)
 	require.NoError(t, s.leave(context.Background(), sk))
 	requireHealth(t, tt, 2)
+}
+
+// What the probes of drops and of netfilter's hooks miss is told, also where it is
+// nothing, and a reading that fails adds nothing.
+func TestSessionRecordsWhatDropsAndNetfilterMiss(t *testing.T) {
+	tt := componenttest.NewTelemetry()
+	t.Cleanup(func() { require.NoError(t, tt.Shutdown(context.Background())) })
+	s := newSession(metadatatest.NewSettings(tt), testConfig())
+	s.load = func(probe.Options) (prober, error) { return newFakeProbe(), nil }
+	sk := &fakeSink{}
+	require.NoError(t, s.join(componenttest.NewNopHost(), sk))
+	t.Cleanup(func() { require.NoError(t, s.leave(context.Background(), sk)) })
+	dropped, hooks := &fakeDrops{}, &fakeNetfilter{}
+	s.useDrops(dropped)
+	s.netfilter = hooks
+
+	var causes []attribute.Set
+	for _, cause := range []string{"count_table_full", "flow_table_full", "netns_unknown", "program_busy"} {
+		causes = append(causes, attribute.NewSet(attribute.String("cause", cause)))
+	}
+	for _, step := range []struct {
+		factor uint64
+		err    error
+		want   int64
+	}{{0, nil, 0}, {2, nil, 2}, {5, errTest, 2}, {5, nil, 5}, {5, nil, 5}} {
+		dropped.health = drops.Health{
+			CountLost: packetsOf100Bytes(step.factor), FlowLost: packetsOf100Bytes(2 * step.factor),
+			NamespaceUnknown: packetsOf100Bytes(3 * step.factor), Missed: 4 * step.factor, NoFlow: packetsOf100Bytes(99),
+		}
+		hooks.evicted = 7 * step.factor
+		dropped.healthErr, hooks.err = step.err, step.err
+		s.tick(context.Background())
+		metadatatest.AssertEqualReceiverEbpfnetDropsUncounted(t, tt, points(func(i int) int64 {
+			return int64(i+1) * step.want
+		}, causes...), metricdatatest.IgnoreTimestamp())
+		metadatatest.AssertEqualReceiverEbpfnetNetfilterEvicted(t, tt, points(func(int) int64 {
+			return 7 * step.want
+		}, attribute.NewSet()), metricdatatest.IgnoreTimestamp())
+	}
 }

@@ -27,6 +27,7 @@ type TelemetryBuilder struct {
 	mu                                sync.Mutex
 	registrations                     []metric.Registration
 	ReceiverEbpfnetBytes              metric.Int64Counter
+	ReceiverEbpfnetDropsUncounted     metric.Int64Counter
 	ReceiverEbpfnetFlowEntries        metric.Int64Gauge
 	ReceiverEbpfnetFlowOverflowed     metric.Int64Counter
 	ReceiverEbpfnetFlowSeries         metric.Int64Gauge
@@ -34,6 +35,7 @@ type TelemetryBuilder struct {
 	ReceiverEbpfnetInterfaceUncounted metric.Int64Counter
 	ReceiverEbpfnetNatEntries         metric.Int64Gauge
 	ReceiverEbpfnetNatMissed          metric.Int64Counter
+	ReceiverEbpfnetNetfilterEvicted   metric.Int64Counter
 	ReceiverEbpfnetPackets            metric.Int64Counter
 	ReceiverEbpfnetParsedBytes        metric.Int64Counter
 	ReceiverEbpfnetParsedPackets      metric.Int64Counter
@@ -76,6 +78,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("By"),
 	)
 	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetDropsUncounted, err = builder.meter.Int64Counter(
+		"otelcol_receiver.ebpfnet.drops.uncounted",
+		metric.WithDescription("Packets that the kernel dropped and that are not counted in netprobe.drops or, where the table of flows was full, only there and in no record, by cause. [Development]"),
+		metric.WithUnit("{packet}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfnetFlowEntries, err = builder.meter.Int64Gauge(
 		"otelcol_receiver.ebpfnet.flow.entries",
 		metric.WithDescription("Entries that the flow map held when it was last drained. [Development]"),
@@ -116,6 +124,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver.ebpfnet.nat.missed",
 		metric.WithDescription("Translated connections that found no room, and times that the kernel had more news of them than could be read; a reading of the whole table follows those. [Development]"),
 		metric.WithUnit("{event}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetNetfilterEvicted, err = builder.meter.Int64Counter(
+		"otelcol_receiver.ebpfnet.netfilter.evicted",
+		metric.WithDescription("Packets in netfilter's hooks that lost their note to that of another. If one of them was dropped, it is counted as seen only. [Development]"),
+		metric.WithUnit("{packet}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfnetPackets, err = builder.meter.Int64Counter(

@@ -20,6 +20,7 @@ func TestSetupTelemetry(t *testing.T) {
 	require.NoError(t, err)
 	defer tb.Shutdown()
 	tb.ReceiverEbpfnetBytes.Add(context.Background(), 1)
+	tb.ReceiverEbpfnetDropsUncounted.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowEntries.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowOverflowed.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowSeries.Record(context.Background(), 1)
@@ -27,12 +28,16 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.ReceiverEbpfnetInterfaceUncounted.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetNatEntries.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetNatMissed.Add(context.Background(), 1)
+	tb.ReceiverEbpfnetNetfilterEvicted.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetPackets.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetParsedBytes.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetParsedPackets.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetPrograms.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetTunnelRefused.Add(context.Background(), 1)
 	AssertEqualReceiverEbpfnetBytes(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetDropsUncounted(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetFlowEntries(t, testTel,
@@ -54,6 +59,9 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetNatMissed(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetNetfilterEvicted(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetPackets(t, testTel,
