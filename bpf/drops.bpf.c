@@ -10,6 +10,7 @@
  * what was left of the buffer where that is not known.
  */
 #include "lib/drop.h"
+#include "lib/drop_once.h"
 #include "lib/drop_packet.h"
 #include "lib/drop_place.h"
 
@@ -36,8 +37,7 @@ static __always_inline bool is_ip(const struct sk_buff *skb)
 	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
 }
 
-SEC("tp_btf/kfree_skb")
-int kfree_skb(__u64 *ctx)
+static __always_inline void count_if_drop(const __u64 *ctx)
 {
 	const struct sk_buff *skb = (void *)ctx[0];
 	struct drop_flow_key key = {};
@@ -49,7 +49,7 @@ int kfree_skb(__u64 *ctx)
 	if (cfg_drop_has_reason) {
 		key.drop.reason = ctx[2];
 		if (!is_drop(key.drop.reason))
-			return 0;
+			return;
 	}
 	if (cfg_drop_has_rx_sk)
 		rx_sk = (void *)ctx[3];
@@ -58,7 +58,7 @@ int kfree_skb(__u64 *ctx)
 	if (netns != cfg_drop_netns) {
 		if (!netns && is_ip(skb))
 			drop_ledger_add(DROP_NETNS_UNKNOWN, bytes);
-		return 0;
+		return;
 	}
 	has_flow = drop_read_flow(skb, &key, &bytes);
 	drop_count(&key.drop, bytes);
@@ -66,6 +66,23 @@ int kfree_skb(__u64 *ctx)
 		drop_count_flow(&key, bytes);
 	else
 		drop_ledger_add(DROP_NO_FLOW, bytes);
+}
+
+SEC("tp_btf/kfree_skb")
+int kfree_skb(__u64 *ctx)
+{
+	enter_first();
+	count_if_drop(ctx);
+	leave_first();
+	return 0;
+}
+
+/* Attached after the other one, which the kernel calls first then. */
+SEC("tp_btf/kfree_skb")
+int kfree_skb_nested(__u64 *ctx)
+{
+	if (first_is_busy())
+		count_if_drop(ctx);
 	return 0;
 }
 

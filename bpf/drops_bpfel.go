@@ -27,6 +27,13 @@ const (
 	DropsDropDirectionDROP_DIRECTION_EGRESS  DropsDropDirection = 2
 )
 
+type DropsDropFirst struct {
+	_         structs.HostLayout
+	Busy      uint64
+	Reentered uint64
+	Caught    uint64
+}
+
 type DropsDropFlow struct {
 	_           structs.HostLayout
 	Packets     uint64
@@ -76,10 +83,12 @@ type DropsVolume struct {
 const (
 	DropsMapDropBarrier       = "drop_barrier"
 	DropsMapDropCounts        = "drop_counts"
+	DropsMapDropFirstState    = "drop_first_state"
 	DropsMapDropFlows0        = "drop_flows_0"
 	DropsMapDropFlows1        = "drop_flows_1"
 	DropsMapDropLedgers       = "drop_ledgers"
 	DropsProgKfreeSkb         = "kfree_skb"
+	DropsProgKfreeSkbNested   = "kfree_skb_nested"
 	DropsVarCfgDropHasReason  = "cfg_drop_has_reason"
 	DropsVarCfgDropHasRxSk    = "cfg_drop_has_rx_sk"
 	DropsVarCfgDropNetns      = "cfg_drop_netns"
@@ -129,18 +138,20 @@ type DropsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DropsProgramSpecs struct {
-	KfreeSkb *ebpf.ProgramSpec `ebpf:"kfree_skb"`
+	KfreeSkb       *ebpf.ProgramSpec `ebpf:"kfree_skb"`
+	KfreeSkbNested *ebpf.ProgramSpec `ebpf:"kfree_skb_nested"`
 }
 
 // DropsMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DropsMapSpecs struct {
-	DropBarrier *ebpf.MapSpec `ebpf:"drop_barrier"`
-	DropCounts  *ebpf.MapSpec `ebpf:"drop_counts"`
-	DropFlows0  *ebpf.MapSpec `ebpf:"drop_flows_0"`
-	DropFlows1  *ebpf.MapSpec `ebpf:"drop_flows_1"`
-	DropLedgers *ebpf.MapSpec `ebpf:"drop_ledgers"`
+	DropBarrier    *ebpf.MapSpec `ebpf:"drop_barrier"`
+	DropCounts     *ebpf.MapSpec `ebpf:"drop_counts"`
+	DropFirstState *ebpf.MapSpec `ebpf:"drop_first_state"`
+	DropFlows0     *ebpf.MapSpec `ebpf:"drop_flows_0"`
+	DropFlows1     *ebpf.MapSpec `ebpf:"drop_flows_1"`
+	DropLedgers    *ebpf.MapSpec `ebpf:"drop_ledgers"`
 }
 
 // DropsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -174,17 +185,19 @@ func (o *DropsObjects) Close() error {
 //
 // It can be passed to LoadDropsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DropsMaps struct {
-	DropBarrier *ebpf.Map `ebpf:"drop_barrier"`
-	DropCounts  *ebpf.Map `ebpf:"drop_counts"`
-	DropFlows0  *ebpf.Map `ebpf:"drop_flows_0"`
-	DropFlows1  *ebpf.Map `ebpf:"drop_flows_1"`
-	DropLedgers *ebpf.Map `ebpf:"drop_ledgers"`
+	DropBarrier    *ebpf.Map `ebpf:"drop_barrier"`
+	DropCounts     *ebpf.Map `ebpf:"drop_counts"`
+	DropFirstState *ebpf.Map `ebpf:"drop_first_state"`
+	DropFlows0     *ebpf.Map `ebpf:"drop_flows_0"`
+	DropFlows1     *ebpf.Map `ebpf:"drop_flows_1"`
+	DropLedgers    *ebpf.Map `ebpf:"drop_ledgers"`
 }
 
 func (m *DropsMaps) Close() error {
 	return _DropsClose(
 		m.DropBarrier,
 		m.DropCounts,
+		m.DropFirstState,
 		m.DropFlows0,
 		m.DropFlows1,
 		m.DropLedgers,
@@ -206,12 +219,14 @@ type DropsVariables struct {
 //
 // It can be passed to LoadDropsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DropsPrograms struct {
-	KfreeSkb *ebpf.Program `ebpf:"kfree_skb"`
+	KfreeSkb       *ebpf.Program `ebpf:"kfree_skb"`
+	KfreeSkbNested *ebpf.Program `ebpf:"kfree_skb_nested"`
 }
 
 func (p *DropsPrograms) Close() error {
 	return _DropsClose(
 		p.KfreeSkb,
+		p.KfreeSkbNested,
 	)
 }
 

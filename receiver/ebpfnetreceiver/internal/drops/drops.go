@@ -52,6 +52,7 @@ type Probe struct {
 	maps     *kernel.Pair // of flows
 	clock    kernel.Clock
 	closers  kernel.Closers
+	missed   uint64 // as last told
 
 	// reused at each drain
 	keys   []bpf.DropsDropFlowKey
@@ -100,11 +101,15 @@ func (p *Probe) load(opts Options) error {
 	p.keys = make([]bpf.DropsDropFlowKey, size)
 	p.values = make([]bpf.DropsDropFlow, size)
 
-	attached, err := link.AttachTracing(link.TracingOptions{Program: p.objs.KfreeSkb})
-	if err != nil {
-		return fmt.Errorf("attach to the tracepoint kfree_skb: %w", err)
+	// in this order: kernels that run the first in the middle of itself have to call
+	// it before the other (drop_once.h)
+	for _, prog := range []*ebpf.Program{p.objs.KfreeSkb, p.objs.KfreeSkbNested} {
+		attached, err := link.AttachTracing(link.TracingOptions{Program: prog})
+		if err != nil {
+			return fmt.Errorf("attach to the tracepoint kfree_skb: %w", err)
+		}
+		p.closers = append(p.closers, attached)
 	}
-	p.closers = append(p.closers, attached)
 	return nil
 }
 
@@ -247,9 +252,9 @@ type Health struct {
 	// whose they were: those in a UDP socket's queue when it is closed, and fragments
 	// that wait for others. They are not counted anywhere else.
 	NamespaceUnknown flow.Volume
-	// Missed is how often the kernel did not run the program because it ran on that
-	// CPU already: an interrupt dropped a packet meanwhile. It may have been of any
-	// namespace.
+	// Missed is how often neither program was run because both ran on that CPU
+	// already, or one had only just begun: an interrupt dropped a packet meanwhile. It
+	// may have been of any namespace.
 	Missed uint64
 }
 
@@ -268,12 +273,30 @@ func (p *Probe) Health() (Health, error) {
 		}
 		*to = sum(values)
 	}
+	if err := p.readMissed(); err != nil {
+		return h, err
+	}
+	h.Missed = p.missed
+	return h, nil
+}
+
+// readMissed takes what the second program caught from what the first one missed.
+// That grows between the two readings, so the difference may be less than before.
+func (p *Probe) readMissed() error {
 	stats, err := p.objs.KfreeSkb.Stats()
 	if err != nil {
-		return h, fmt.Errorf("read how often the program was missed: %w", err)
+		return fmt.Errorf("read how often the program was missed: %w", err)
 	}
-	h.Missed = stats.RecursionMisses
-	return h, nil
+	missed := stats.RecursionMisses
+	var perCPU []bpf.DropsDropFirst
+	if err := p.objs.DropFirstState.Lookup(uint32(0), &perCPU); err != nil {
+		return fmt.Errorf("read how many drops the second program caught: %w", err)
+	}
+	for i := range perCPU {
+		missed -= min(missed, perCPU[i].Caught)
+	}
+	p.missed = max(p.missed, missed)
+	return nil
 }
 
 // sum adds up what the CPUs counted.
