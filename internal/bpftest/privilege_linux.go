@@ -5,11 +5,25 @@ package bpftest
 
 import (
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
+
+// With takes all capabilities but these away from this goroutine until fn has
+// returned.
+func With(tb testing.TB, fn func(), capabilities ...int) {
+	tb.Helper()
+	var others []int
+	for c := range unix.CAP_LAST_CAP + 1 {
+		if !slices.Contains(capabilities, c) {
+			others = append(others, c)
+		}
+	}
+	Without(tb, fn, others...)
+}
 
 // Without takes capabilities, by their bits, away from this goroutine until fn
 // has returned.

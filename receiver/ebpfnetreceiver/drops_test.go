@@ -149,3 +149,15 @@ func TestDropTotalsAreBounded(t *testing.T) {
 		require.Len(t, totals.series, 1)
 	})
 }
+
+// The estimate of kernel memory has what is loaded, and only that.
+func TestMemoryEstimate(t *testing.T) {
+	s, _, _ := openTestSession(t)
+	opts := s.options()
+	require.Equal(t, opts.MapBytes(), s.mapBytes(&opts))
+	s.netfilter = &fakeNetfilter{}
+	require.Equal(t, opts.MapBytes()+1000, s.mapBytes(&opts))
+	s.useDrops(&fakeDrops{})
+	dropped := drops.Options{MaxEntries: 4096, MaxFlows: 8192} // the defaults
+	require.Equal(t, opts.MapBytes()+1000+dropped.MapBytes(), s.mapBytes(&opts))
+}

@@ -206,6 +206,8 @@ func (f *fakeNetfilter) Counters() ([]netfilter.Count, error) { return nil, nil 
 
 func (f *fakeNetfilter) Evicted() (uint64, error) { return f.evicted, f.err }
 
+func (f *fakeNetfilter) MapBytes() uint64 { return 1000 }
+
 func (f *fakeNetfilter) Close() error { return nil }
 
 // count adds packets of a flow on an interface to all that counts them.

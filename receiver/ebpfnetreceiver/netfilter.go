@@ -20,6 +20,7 @@ import (
 type netfilterProber interface {
 	Counters() ([]netfilter.Count, error)
 	Evicted() (uint64, error)
+	MapBytes() uint64
 	Close() error
 }
 

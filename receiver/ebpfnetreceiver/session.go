@@ -232,7 +232,6 @@ func (s *session) open() error {
 	if s.telemetry, err = newTelemetry(s.set, opts.Flows); err != nil {
 		return err
 	}
-	s.logger.Info("Loaded the eBPF programs", zap.Uint64("kernel_memory_estimate_bytes", opts.MapBytes()))
 	s.totals = aggregate.NewInterfaces()
 	s.tunnels = aggregate.NewTunnels(s.cfg.Tunnels.MaxEntries, s.cfg.Tunnels.IdleTimeout, time.Now())
 	s.joiner = join.New(s.cfg.Flows.MaxEntries)
@@ -243,6 +242,7 @@ func (s *session) open() error {
 	s.openNAT()
 	s.openNetfilter()
 	s.openDrops()
+	s.logger.Info("Loaded the eBPF programs", zap.Uint64("kernel_memory_estimate_bytes", s.mapBytes(&opts)))
 	if s.speeds, err = netdev.OpenSpeeds(); err != nil {
 		s.logger.Warn("No utilization, because the speeds of links cannot be asked for", zap.Error(err))
 	}
@@ -264,6 +264,19 @@ func (s *session) open() error {
 		return errors.Join(errs...)
 	}
 	return nil
+}
+
+// mapBytes estimates the kernel memory that all that is loaded takes.
+func (s *session) mapBytes(opts *probe.Options) uint64 {
+	total := opts.MapBytes()
+	if s.netfilter != nil {
+		total += s.netfilter.MapBytes()
+	}
+	if s.drops != nil {
+		dropped := s.dropOptions()
+		total += dropped.MapBytes()
+	}
+	return total
 }
 
 func (s *session) run(ctx context.Context) {

@@ -171,14 +171,33 @@ func TestDrainingLosesNothing(t *testing.T) {
 func TestLoadSaysWhatIsMissing(t *testing.T) {
 	_, err := Load(Options{MaxFlows: 1})
 	require.ErrorContains(t, err, "room for at least one entry")
+}
 
+// The capabilities that the README lists are needed, and no others.
+func TestPrivileges(t *testing.T) {
 	bpftest.RequireBPF(t)
-	bpftest.Without(t, func() {
-		_, err := Load(roomy())
-		require.ErrorIs(t, err, unix.EPERM)
-		require.ErrorContains(t, err, "load drop counters: ")
-		require.ErrorContains(t, err, "missing CAP_BPF (loads programs and maps), CAP_PERFMON (lets programs follow the kernel and read its memory)")
-	}, unix.CAP_SYS_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON)
+	missing := map[int]string{
+		unix.CAP_BPF:     "CAP_BPF (loads programs and maps)",
+		unix.CAP_PERFMON: "CAP_PERFMON (lets programs follow the kernel and read its memory)",
+	}
+	netnstest.Enter(t)
+	bpftest.With(t, func() {
+		p := load(t, roomy())
+		_, _, err := p.Collect()
+		require.NoError(t, err)
+		_, err = p.Forget(func(uint32) bool { return true })
+		require.NoError(t, err)
+		_, err = p.Health()
+		require.NoError(t, err)
+	}, unix.CAP_BPF, unix.CAP_PERFMON)
+	for without, want := range missing {
+		bpftest.With(t, func() {
+			_, err := Load(roomy())
+			require.ErrorIs(t, err, unix.EPERM)
+			require.ErrorContains(t, err, "load drop counters: ")
+			require.ErrorContains(t, err, "missing "+want+"; run as root")
+		}, unix.CAP_BPF+unix.CAP_PERFMON-without)
+	}
 }
 
 func TestCloseTwice(t *testing.T) {

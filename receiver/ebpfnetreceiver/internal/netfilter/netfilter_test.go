@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -771,15 +772,28 @@ func TestQueuedSuperPacket(t *testing.T) {
 	requireNoDrops(t, p)
 }
 
-// Without privilege the error says which is missing.
-func TestLoadWithoutPrivilege(t *testing.T) {
+// The capabilities that the README lists are needed, and no others.
+func TestPrivileges(t *testing.T) {
 	bpftest.RequireBPF(t)
 	netnstest.Enter(t)
-	bpftest.Without(t, func() {
-		_, err := Load()
-		require.ErrorIs(t, err, unix.EPERM)
-		require.ErrorContains(t, err, "missing CAP_NET_ADMIN (attaches programs to netfilter's hooks); run as root")
-	}, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN)
+	needed := []int{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON}
+	missing := []string{
+		"CAP_BPF (loads programs and maps)", "CAP_NET_ADMIN (attaches programs to netfilter's hooks)", "CAP_PERFMON (lets programs read the kernel's memory)",
+	}
+	bpftest.With(t, func() {
+		p := load(t)
+		for _, f := range p.Features() {
+			require.NoError(t, f.Err, f.Name)
+		}
+		_, err := p.Counters()
+		require.NoError(t, err)
+	}, needed...)
+	for i, want := range missing {
+		bpftest.With(t, func() {
+			_, err := Load()
+			require.ErrorContains(t, err, "missing "+want+"; run as root")
+		}, slices.Delete(slices.Clone(needed), i, i+1)...)
+	}
 }
 
 // A place whose ends others hold is a feature that does not work; the others do.
@@ -815,4 +829,20 @@ func TestKernelWithoutNetfilterPrograms(t *testing.T) {
 	err := explain(fmt.Errorf("probe: %w", ebpf.ErrNotSupported))
 	require.ErrorIs(t, err, ebpf.ErrNotSupported)
 	require.ErrorContains(t, err, "CONFIG_NETFILTER_BPF_LINK=y")
+}
+
+// The estimate is near to what the kernel says that the maps take.
+func TestMapBytesAgainstTheKernel(t *testing.T) {
+	netnstest.Enter(t)
+	p := load(t)
+	require.Equal(t, uint64(1<<16*8), p.MapBytes(), "a word for each of the notes")
+	var taken uint64
+	for _, m := range []*ebpf.Map{p.programs.Seen, p.programs.Dropped, p.programs.Notes, p.programs.Evicted} {
+		info, err := m.Info()
+		require.NoError(t, err)
+		bytes, ok := info.Memlock()
+		require.True(t, ok)
+		taken += bytes
+	}
+	require.InEpsilon(t, taken, p.MapBytes(), 0.15)
 }
