@@ -54,13 +54,36 @@ func (s *session) closeDrops() error {
 	return p.Close()
 }
 
+// droppedNow is what one reading of the probe gave.
+type droppedNow struct {
+	counts []drops.Count
+	flows  []drops.FlowDrop
+	err    error
+}
+
+// collectDrops reads the probe in the background. The probe must not be used before
+// what it gave is taken.
+func (s *session) collectDrops() <-chan droppedNow {
+	p, out := s.drops, make(chan droppedNow, 1)
+	if p == nil {
+		out <- droppedNow{}
+		return out
+	}
+	go func() {
+		var d droppedNow
+		d.counts, d.flows, d.err = p.Collect()
+		out <- d
+	}()
+	return out
+}
+
 // readDrops gives what was dropped: by key since the beginning, and by flow since
 // the last reading.
-func (s *session) readDrops(from, now time.Time) (points []convert.DropPoint, events []convert.DropEvent) {
+func (s *session) readDrops(d droppedNow, from, now time.Time) (points []convert.DropPoint, events []convert.DropEvent) {
 	if s.drops == nil {
 		return nil, nil
 	}
-	counts, flows, err := s.drops.Collect()
+	counts, flows, err := d.counts, d.flows, d.err
 	if err != nil {
 		s.logger.Error("Could not read all that was dropped; the rest stays for the next interval", zap.Error(err))
 	}

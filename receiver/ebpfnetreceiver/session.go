@@ -383,6 +383,8 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 			w.xdp[iface.Name] = true
 		}
 	}
+	// Both wait for running programs, and the kernel lets them wait together.
+	dropped := s.collectDrops()
 	s.flows = s.flows[:0]
 	err := s.probe.DrainFlows(func(rec *flow.Record) {
 		rec.Interface = s.watched.name(int(rec.InterfaceIndex))
@@ -395,7 +397,7 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 	s.totals.Collect(w.end, func(p aggregate.InterfacePoint) { w.interfaces = append(w.interfaces, p) })
 	s.lastRead = w.end
 	w.netfilter, w.netfilterDrops = s.readNetfilter(), s.netfilterDrops
-	w.drops, w.dropEvents = s.readDrops(w.start, w.end)
+	w.drops, w.dropEvents = s.readDrops(<-dropped, w.start, w.end)
 	s.joinFlows(ctx, &w)
 	if err == nil {
 		// not before: what they saw had to be judged by what they were

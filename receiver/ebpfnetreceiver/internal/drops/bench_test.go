@@ -12,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/netprobe-otel/netprobe/bpf"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
 )
 
@@ -74,5 +76,40 @@ func BenchmarkCollect1000Flows(b *testing.B) {
 		b.StartTimer()
 		_, _, err := d.probe.Collect()
 		require.NoError(b, err)
+	}
+}
+
+// fillCounts makes a count of each of so many reasons, of as many packets on each CPU.
+func fillCounts(tb testing.TB, p *Probe, n int) {
+	tb.Helper()
+	cpus := kernel.PossibleCPUs()
+	keys := make([]bpf.DropsDropKey, n)
+	values := make([]bpf.DropsVolume, n*cpus)
+	for i := range keys {
+		keys[i].Reason, keys[i].Ifindex = uint32(i), 1
+		for cpu := range cpus {
+			values[i*cpus+cpu].Packets = uint64(i)
+		}
+	}
+	written, err := p.objs.DropCounts.BatchUpdate(keys, values, nil)
+	require.NoError(tb, err)
+	require.Equal(tb, n, written)
+}
+
+func BenchmarkCounts(b *testing.B) {
+	netnstest.Enter(b)
+	p := load(b, Options{MaxEntries: 4096, MaxFlows: 1})
+	fillCounts(b, p, 4000)
+	for _, tt := range []struct {
+		name string
+		read func(func(*bpf.DropsDropKey, []bpf.DropsVolume)) error
+	}{{"batch", p.eachCount}, {"one by one", p.eachCountAlone}} {
+		b.Run(tt.name, func(b *testing.B) {
+			for b.Loop() {
+				n := 0
+				require.NoError(b, tt.read(func(*bpf.DropsDropKey, []bpf.DropsVolume) { n++ }))
+				require.GreaterOrEqual(b, n, 4000)
+			}
+		})
 	}
 }

@@ -12,8 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
 )
 
@@ -96,6 +98,34 @@ func TestCountsBeyondTheBoundAreCountedAsLost(t *testing.T) {
 	await(t, d.probe, d.key(t, flow.TCP), 1)
 	counts, _ = collect(t, d.probe)
 	require.Len(t, counts, 1)
+}
+
+// However many there are, batches give each count once, as kernels without them do.
+func TestCountsInBatches(t *testing.T) {
+	netnstest.Enter(t)
+	for _, n := range []int{1, 100, drainBatch, drainBatch + 1, 3 * drainBatch} {
+		p := load(t, Options{MaxEntries: uint32(n), MaxFlows: 1})
+		fillCounts(t, p, n)
+		read := func(each func(func(*bpf.DropsDropKey, []bpf.DropsVolume)) error) map[bpf.DropsDropKey]flow.Volume {
+			got := map[bpf.DropsDropKey]flow.Volume{}
+			require.NoError(t, each(func(key *bpf.DropsDropKey, values []bpf.DropsVolume) {
+				_, twice := got[*key]
+				require.False(t, twice, "%v", *key)
+				got[*key] = sum(values)
+			}))
+			return got
+		}
+		batch := read(p.eachCount)
+		require.Len(t, batch, n)
+		require.Equal(t, batch, read(p.eachCountAlone))
+		last := bpf.DropsDropKey{Reason: uint32(n - 1), Ifindex: 1}
+		require.Equal(t, uint64((n-1)*kernel.PossibleCPUs()), batch[last].Packets)
+
+		forgotten, err := p.Forget(func(uint32) bool { return true })
+		require.NoError(t, err)
+		require.Len(t, forgotten, n)
+		require.Empty(t, read(p.eachCount))
+	}
 }
 
 // Two senders on CPUs of their own, and drains all the while: every drop is in one

@@ -55,8 +55,10 @@ type Probe struct {
 	missed   uint64 // as last told
 
 	// reused at each drain
-	keys   []bpf.DropsDropFlowKey
-	values []bpf.DropsDropFlow
+	keys        []bpf.DropsDropFlowKey
+	values      []bpf.DropsDropFlow
+	countKeys   []bpf.DropsDropKey
+	countValues []bpf.DropsVolume // per CPU, a key's one after the other
 }
 
 // capabilities that loading and attaching need.
@@ -100,6 +102,9 @@ func (p *Probe) load(opts Options) error {
 	size := min(drainBatch, int(opts.MaxFlows))
 	p.keys = make([]bpf.DropsDropFlowKey, size)
 	p.values = make([]bpf.DropsDropFlow, size)
+	size = min(drainBatch, int(opts.MaxEntries))
+	p.countKeys = make([]bpf.DropsDropKey, size)
+	p.countValues = make([]bpf.DropsVolume, size*kernel.PossibleCPUs())
 
 	// in this order: kernels that run the first in the middle of itself have to call
 	// it before the other (drop_once.h)
@@ -160,18 +165,48 @@ func (p *Probe) Collect() ([]Count, []FlowDrop, error) {
 	return counts, flows, errors.Join(flowsErr, err)
 }
 
+// counts gives all counts, or none with an error.
 func (p *Probe) counts() ([]Count, error) {
 	var counts []Count
+	err := p.eachCount(func(key *bpf.DropsDropKey, values []bpf.DropsVolume) {
+		counts = append(counts, Count{Key: p.reasons.decodeKey(key), Volume: sum(values)})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read counts of drops: %w", err)
+	}
+	return counts, nil
+}
+
+// eachCount yields each key with what the CPUs counted of it. It must not be kept.
+func (p *Probe) eachCount(yield func(*bpf.DropsDropKey, []bpf.DropsVolume)) error {
+	var cursor ebpf.MapBatchCursor
+	cpus := len(p.countValues) / len(p.countKeys)
+	for first := true; ; first = false {
+		n, err := p.objs.DropCounts.BatchLookup(&cursor, p.countKeys, p.countValues, nil)
+		if first && n == 0 && errors.Is(err, ebpf.ErrNotSupported) {
+			return p.eachCountAlone(yield)
+		}
+		for i := range n {
+			yield(&p.countKeys[i], p.countValues[i*cpus:(i+1)*cpus])
+		}
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// eachCountAlone is for kernels without batch operations on this type of map.
+func (p *Probe) eachCountAlone(yield func(*bpf.DropsDropKey, []bpf.DropsVolume)) error {
 	var key bpf.DropsDropKey
 	var values []bpf.DropsVolume
 	entries := p.objs.DropCounts.Iterate()
 	for entries.Next(&key, &values) {
-		counts = append(counts, Count{Key: p.reasons.decodeKey(&key), Volume: sum(values)})
+		yield(&key, values)
 	}
-	if err := entries.Err(); err != nil {
-		return nil, fmt.Errorf("read counts of drops: %w", err)
-	}
-	return counts, nil
+	return entries.Err()
 }
 
 func (p *Probe) drainFlows() ([]FlowDrop, error) {
@@ -201,17 +236,14 @@ func (p *Probe) drainFlows() ([]FlowDrop, error) {
 // new ones. It returns what they were at last, also with an error; Collect gives
 // the others.
 func (p *Probe) Forget(gone func(interfaceIndex uint32) bool) ([]Count, error) {
-	var key bpf.DropsDropKey
-	var values []bpf.DropsVolume
 	var old []bpf.DropsDropKey
-	entries := p.objs.DropCounts.Iterate()
-	for entries.Next(&key, &values) {
+	err := p.eachCount(func(key *bpf.DropsDropKey, _ []bpf.DropsVolume) {
 		if key.Ifindex != 0 && gone(key.Ifindex) {
-			old = append(old, key)
+			old = append(old, *key)
 		}
-	}
-	err := entries.Err()
+	})
 	var last []Count
+	var values []bpf.DropsVolume
 	for i := range old {
 		e := p.take(&old[i], &values)
 		if e == nil {
