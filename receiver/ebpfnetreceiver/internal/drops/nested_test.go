@@ -31,16 +31,17 @@ func setBusy(t *testing.T, p *Probe, n uint64) {
 	require.NoError(t, p.objs.DropFirstState.Put(uint32(0), perCPU))
 }
 
-// caught is how many drops the second program took on itself.
-func caught(t *testing.T, p *Probe) uint64 {
+// first sums up what the programs note on each CPU.
+func first(t *testing.T, p *Probe) (sum bpf.DropsDropFirst) {
 	t.Helper()
 	var perCPU []bpf.DropsDropFirst
 	require.NoError(t, p.objs.DropFirstState.Lookup(uint32(0), &perCPU))
-	n := uint64(0)
-	for i := range perCPU {
-		n += perCPU[i].Caught
+	for _, state := range perCPU {
+		sum.Busy += state.Busy
+		sum.Reentered += state.Reentered
+		sum.Caught += state.Caught
 	}
-	return n
+	return sum
 }
 
 // detachFirst makes what the first program would be told as good as skipped.
@@ -85,7 +86,7 @@ func TestOneOfTwoProgramsCounts(t *testing.T) {
 			counts, flows := collect(t, d.probe)
 			require.Equal(t, tt.want, closes(t, d.probe, counts, flows).Packets)
 			if tt.wantsCaught {
-				require.GreaterOrEqual(t, caught(t, d.probe), uint64(n), "and maybe some of other namespaces")
+				require.GreaterOrEqual(t, first(t, d.probe).Caught, uint64(n), "and maybe some of other namespaces")
 			}
 		})
 	}
@@ -129,12 +130,20 @@ func TestDropsInTheMiddleOfOthers(t *testing.T) {
 	of := func(p flow.Protocol) uint64 {
 		return countOf(counts, func(k Key) bool { return k.Protocol == p }).Packets
 	}
-	t.Logf("%d and %d counted, of them %d or fewer by the second program, %d missed", of(flow.UDP), of(flow.TCP), caught(t, d.probe), h.Missed)
+	state := first(t, d.probe)
+	t.Logf("%d and %d counted; %+v, %d missed", of(flow.UDP), of(flow.TCP), state, h.Missed)
 	require.Equal(t, uint64(each), nftCounter(t, "c").Packets)
 	require.LessOrEqual(t, of(flow.UDP), uint64(each))
 	require.LessOrEqual(t, of(flow.TCP), uint64(each))
 	require.GreaterOrEqual(t, of(flow.UDP)+h.Missed, uint64(each))
-	require.Less(t, h.Missed, caught(t, d.probe), "one program would have missed both")
+	switch {
+	case state.Reentered > 0: // as before 6.1
+		require.Zero(t, h.Missed)
+	case state.Caught+h.Missed == 0:
+		t.Log("nothing came in the middle of anything")
+	default:
+		require.Less(t, h.Missed, state.Caught, "one program would have missed both")
+	}
 }
 
 // pin keeps this thread, which is locked, on a CPU.
