@@ -18,6 +18,7 @@ import (
 // objects are all that NetProbe loads.
 var objects = map[string]func() (*ebpf.CollectionSpec, error){
 	"tc": bpf.LoadTC, "xdp": bpf.LoadXDP, "netfilter": bpf.LoadNetfilter, "drops": bpf.LoadDrops,
+	"sockets": bpf.LoadSockets,
 }
 
 // forEachProgram runs a subtest for every program in every object.
@@ -59,7 +60,9 @@ func TestProgramsOnlyLook(t *testing.T) {
 		asm.FnSpinLock, asm.FnSpinUnlock, asm.FnGetPrandomU32,
 		asm.FnSkbLoadBytes, asm.FnSkbLoadBytesRelative,
 		asm.FnXdpGetBuffLen, asm.FnXdpLoadBytes,
-		asm.FnProbeReadKernel,
+		asm.FnProbeReadKernel, asm.FnProbeReadKernelStr,
+		asm.FnMapDeleteElem, asm.FnRingbufQuery, asm.FnSeqWrite,
+		asm.FnGetCurrentTask, asm.FnGetSocketCookie,
 	}
 	forEachProgram(t, func(t *testing.T, prog *ebpf.ProgramSpec) {
 		calls := 0

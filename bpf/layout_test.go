@@ -39,6 +39,14 @@ func TestTypesMatchObjects(t *testing.T) {
 		{"drops", "drop_flow_key", bpf.DropsDropFlowKey{}},
 		{"drops", "drop_flow", bpf.DropsDropFlow{}},
 		{"drops", "volume", bpf.DropsVolume{}},
+		{"sockets", "socket_conn", bpf.SocketsSocketConn{}},
+		{"sockets", "socket_record", bpf.SocketsSocketRecord{}},
+		{"sockets", "socket_numbers", bpf.SocketsSocketNumbers{}},
+		{"sockets", "socket_process", bpf.SocketsSocketProcess{}},
+		{"sockets", "socket_counters", bpf.SocketsSocketCounters{}},
+		{"sockets", "socket_cgroup", bpf.SocketsSocketCgroup{}},
+		{"sockets", "socket_listener", bpf.SocketsSocketListener{}},
+		{"sockets", "socket_listener_key", bpf.SocketsSocketListenerKey{}},
 	} {
 		t.Run(tc.object+"/"+tc.name, func(t *testing.T) {
 			spec, err := objects[tc.object]()
@@ -113,6 +121,11 @@ func TestMapsHoldTypes(t *testing.T) {
 		{"drops", bpf.DropsMapDropFlows0, bpf.DropsDropFlowKey{}, bpf.DropsDropFlow{}},
 		{"drops", bpf.DropsMapDropFlows1, bpf.DropsDropFlowKey{}, bpf.DropsDropFlow{}},
 		{"drops", bpf.DropsMapDropLedgers, uint32(0), bpf.DropsVolume{}},
+		{"sockets", bpf.SocketsMapSocketConns, uint64(0), bpf.SocketsSocketConn{}},
+		{"sockets", bpf.SocketsMapSocketListeners, bpf.SocketsSocketListenerKey{}, bpf.SocketsSocketListener{}},
+		{"sockets", bpf.SocketsMapSocketCgroups, uint64(0), bpf.SocketsSocketCgroup{}},
+		{"sockets", bpf.SocketsMapSocketCounts, uint32(0), bpf.SocketsSocketCounters{}},
+		{"sockets", bpf.SocketsMapSocketLedgers, uint32(0), uint64(0)},
 	} {
 		t.Run(tc.object+"/"+tc.name, func(t *testing.T) {
 			spec, err := objects[tc.object]()

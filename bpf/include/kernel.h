@@ -31,12 +31,19 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_HASH = 5,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
+	BPF_MAP_TYPE_LRU_HASH = 9,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
 /* flags of bpf_map_update_elem */
+#define BPF_ANY 0
 #define BPF_NOEXIST 1
+
+/* flags of bpf_ringbuf_submit, and of bpf_ringbuf_query */
+#define BPF_RB_NO_WAKEUP 1
+#define BPF_RB_FORCE_WAKEUP 2
+#define BPF_RB_AVAIL_DATA 0
 
 /* bpf_skb_load_bytes_relative: offsets count from the network header */
 #define BPF_HDR_START_NET 1
@@ -123,13 +130,40 @@ struct dst_entry {
 	struct net_device *dev;
 };
 
+struct in6_addr {
+	__u8 bytes[16];
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	__s64 counter;
+} atomic64_t;
+
 struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	__u16 skc_num;
 	unsigned short skc_family;
+	volatile unsigned char skc_state;
 	possible_net_t skc_net;
+	struct in6_addr skc_v6_daddr; /* not without CONFIG_IPV6 */
+	struct in6_addr skc_v6_rcv_saddr;
+	atomic64_t skc_cookie;
+	unsigned long skc_flags;
 };
 
 struct sock {
 	struct sock_common __sk_common;
+	atomic_t sk_drops;
+	int sk_err;
+	int sk_err_soft;
+	__u16 sk_protocol;
+	__u8 sk_userlocks; /* a bit-field before 6.1 or so */
+	void *sk_user_data;
 };
 
 struct sk_buff {

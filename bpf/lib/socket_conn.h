@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* The life of a connection. */
+#ifndef NETPROBE_SOCKET_CONN_H
+#define NETPROBE_SOCKET_CONN_H
+
+#include "socket.h"
+#include "socket_read.h"
+#include "socket_task.h"
+
+static __always_inline struct socket_conn *socket_lookup(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	return bpf_map_lookup_elem(&socket_conns, &key);
+}
+
+/* socket_replace ends an entry of which the end was not seen. */
+static __always_inline void socket_replace(__u64 key, struct socket_conn *conn)
+{
+	if (!conn->closed_ns) {
+		conn->closed_ns = bpf_ktime_get_ns();
+		conn->flags |= SOCKET_VANISHED;
+		if (!(conn->flags & SOCKET_ESTABLISHED))
+			conn->failure = SOCKET_OTHER_FAILURE;
+	}
+	socket_count_end(conn);
+	socket_send(key, conn);
+}
+
+/* socket_make gives a new entry in place of one that is there: the end of that
+ * one's socket was missed. NULL if there is no room.
+ */
+static __always_inline struct socket_conn *socket_make(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+	struct socket_conn *conn = bpf_map_lookup_elem(&socket_conns, &key);
+
+	if (conn)
+		socket_replace(key, conn);
+	bpf_map_update_elem(&socket_conns, &key, &socket_fresh, BPF_NOEXIST);
+	conn = bpf_map_lookup_elem(&socket_conns, &key);
+	if (!conn) {
+		socket_ledger_add(SOCKET_UNTRACKED);
+		return NULL;
+	}
+	conn->netns = socket_netns(sk);
+	conn->protocol = BPF_CORE_READ(sk, sk_protocol);
+	return conn;
+}
+
+/* socket_made ends the making of an entry. */
+static __always_inline void socket_made(struct socket_conn *conn, __u64 now)
+{
+	conn->made_ns = now;
+}
+
+static __always_inline struct socket_listener *
+socket_listener_at(const struct socket_listener_key *key)
+{
+	return bpf_map_lookup_elem(&socket_listeners, key);
+}
+
+static __always_inline bool socket_is_mapped(const __u8 *address)
+{
+	static const __u8 prefix[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
+
+	return !__builtin_memcmp(address, prefix, sizeof(prefix));
+}
+
+/* socket_find_listener gives who listens where a connection's local end is: at
+ * its address, at all of IPv4, or at all of IPv6, which may include those.
+ */
+static __always_inline struct socket_listener *socket_find_listener(const struct socket_conn *conn)
+{
+	struct socket_listener_key key = { .netns = conn->netns, .port = conn->local_port };
+	struct socket_listener *found;
+
+	__builtin_memcpy(key.address, conn->local, sizeof(key.address));
+	found = socket_listener_at(&key);
+	if (found)
+		return found;
+	if (socket_is_mapped(conn->local)) {
+		__builtin_memset(key.address + 12, 0, 4);
+		found = socket_listener_at(&key);
+		if (found)
+			return found;
+	}
+	__builtin_memset(key.address, 0, sizeof(key.address));
+	return socket_listener_at(&key);
+}
+
+static __always_inline void socket_copy_listener(struct socket_conn *conn)
+{
+	struct socket_listener *listener = socket_find_listener(conn);
+
+	if (!listener)
+		return;
+	conn->process = listener->process;
+	conn->flags |= SOCKET_OF_LISTENER;
+}
+
+/* socket_use notes the current task as the one that uses a connection, unless
+ * that is known. Only where the kernel works for the task that called it.
+ */
+static __always_inline void socket_use(struct socket_conn *conn)
+{
+	if (conn->process.pid && !(conn->flags & SOCKET_OF_LISTENER))
+		return;
+	socket_set_process(&conn->process, socket_current());
+	conn->flags &= ~SOCKET_OF_LISTENER;
+}
+
+/* socket_adopt makes an entry of a connection that was there before. What it has
+ * sent and received is not of now; where somebody listens at its own end it
+ * is the server.
+ */
+static __always_inline struct socket_conn *socket_adopt(const struct sock *sk, bool established)
+{
+	struct socket_conn *conn = socket_make(sk);
+
+	if (!conn)
+		return NULL;
+	conn->flags = SOCKET_ADOPTED | (established ? SOCKET_ESTABLISHED : 0);
+	socket_read_addresses(sk, conn);
+	socket_read_tcp(sk, &conn->begin);
+	conn->now = conn->begin;
+	conn->role = established && socket_find_listener(conn) ? SOCKET_SERVER : SOCKET_CLIENT;
+	return conn;
+}
+
+static __always_inline void socket_connects(const struct sock *sk)
+{
+	struct socket_conn *conn = socket_make(sk);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!conn)
+		return;
+	conn->role = SOCKET_CLIENT;
+	conn->connect_ns = now;
+	socket_set_process(&conn->process, socket_current());
+	socket_made(conn, now);
+}
+
+/* socket_note_listener notes who listens where a socket does. */
+static __always_inline void socket_note_listener(const struct sock *sk,
+						 const struct socket_listener_key *key,
+						 const struct task_struct *task)
+{
+	struct socket_listener listener = { .sock = (__u64)sk };
+
+	socket_set_process(&listener.process, task);
+	bpf_map_update_elem(&socket_listeners, key, &listener, BPF_ANY);
+}
+
+/* socket_listens makes an entry of a socket that listens. Without a task whoever
+ * is known to listen there is its process.
+ */
+static __always_inline void socket_listens(const struct sock *sk, const struct task_struct *task)
+{
+	struct socket_conn *conn = socket_make(sk);
+	struct socket_listener_key key = {};
+	struct socket_listener *listener;
+
+	if (!conn)
+		return;
+	conn->role = SOCKET_SERVER;
+	conn->flags = SOCKET_LISTENS;
+	socket_read_addresses(sk, conn);
+	conn->begin.listen_drops = socket_listen_drops(sk);
+	conn->now = conn->begin;
+
+	__builtin_memcpy(key.address, conn->local, sizeof(key.address));
+	key.netns = conn->netns;
+	key.port = conn->local_port;
+	if (task)
+		socket_note_listener(sk, &key, task);
+	listener = socket_listener_at(&key);
+	if (listener)
+		conn->process = listener->process;
+	socket_made(conn, bpf_ktime_get_ns());
+}
+
+/* socket_stops forgets a listener, if another has not taken its place. */
+static __always_inline void socket_stops(const struct sock *sk, struct socket_conn *conn)
+{
+	struct socket_listener_key key = { .netns = conn->netns, .port = conn->local_port };
+	struct socket_listener *listener;
+
+	__builtin_memcpy(key.address, conn->local, sizeof(key.address));
+	listener = socket_listener_at(&key);
+	if (listener && listener->sock == (__u64)sk)
+		bpf_map_delete_elem(&socket_listeners, &key);
+	conn->now.listen_drops = socket_listen_drops(sk);
+	conn->closed_ns = bpf_ktime_get_ns();
+	socket_send((__u64)sk, conn);
+}
+
+static __always_inline void socket_accepted(const struct sock *sk)
+{
+	struct socket_conn *conn = socket_make(sk);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!conn)
+		return;
+	conn->role = SOCKET_SERVER;
+	conn->flags = SOCKET_ESTABLISHED;
+	conn->established_ns = now;
+	/* SYN-ACKs that were sent again; SOCKET_SYNACK_RETRANSMITS has them */
+	conn->begin.retransmits = BPF_CORE_READ((const struct tcp_sock *)sk, total_retrans);
+	socket_read_addresses(sk, conn);
+	socket_copy_listener(conn);
+	socket_made(conn, now);
+}
+
+static __always_inline void socket_established(const struct sock *sk, int before)
+{
+	struct socket_counters *counters = socket_counters_of(SOCKET_TCP);
+	struct socket_conn *conn = socket_lookup(sk);
+
+	/* of a connection that both ends open at once there is an entry */
+	if (before == TCP_SYN_RECV && (!conn || !conn->connect_ns)) {
+		if (counters)
+			socket_count(&counters->opened[SOCKET_SERVER]);
+		socket_accepted(sk);
+		return;
+	}
+	if (counters)
+		socket_count(&counters->opened[SOCKET_CLIENT]);
+	if (!conn)
+		return;
+	socket_read_addresses(sk, conn);
+	conn->established_ns = bpf_ktime_get_ns();
+	conn->flags |= SOCKET_ESTABLISHED;
+}
+
+/* socket_failure_of says why no connection came about. The kernel notes the
+ * error first. A program that gives up has none: it does so because it waited
+ * too long if the kernel has begun to send again.
+ */
+static __always_inline enum socket_failure socket_failure_of(const struct sock *sk, int error,
+							     __u32 retransmits)
+{
+	if (!error)
+		error = BPF_CORE_READ(sk, sk_err_soft);
+	switch (error) {
+	case 0:
+		return retransmits ? SOCKET_TIMED_OUT : SOCKET_CANCELED;
+	case ECONNREFUSED:
+		return SOCKET_REFUSED;
+	case ETIMEDOUT:
+		return SOCKET_TIMED_OUT;
+	case ECONNRESET:
+		return SOCKET_RESET;
+	/* what ICMP says (icmp_err_convert, net/ipv4/icmp.c; tab_unreach, net/ipv6/icmp.c) */
+	case EACCES:
+	case ENETDOWN:
+	case ENETUNREACH:
+	case EHOSTDOWN:
+	case EHOSTUNREACH:
+	case ENONET:
+	case ENOPROTOOPT:
+		return SOCKET_UNREACHABLE;
+	default:
+		return SOCKET_OTHER_FAILURE;
+	}
+}
+
+static __always_inline void socket_finish(const struct sock *sk, struct socket_conn *conn)
+{
+	socket_count_end(conn);
+	socket_send((__u64)sk, conn);
+}
+
+/* socket_resets_next says whether the kernel closes a connection before it sends
+ * the reset: a program closed it with data unread, or wanted it so (tcp_close and
+ * tcp_disconnect, net/ipv4/tcp.c).
+ */
+static __always_inline bool socket_resets_next(const struct socket_conn *conn, int before)
+{
+	return !conn->error && !(conn->flags & (SOCKET_RESET_SENT | SOCKET_RESET_RECEIVED)) &&
+	       before != TCP_SYN_SENT && before != TCP_LAST_ACK && before != TCP_CLOSING &&
+	       before != TCP_FIN_WAIT2 && before != TCP_TIME_WAIT;
+}
+
+static __always_inline void socket_closed_from(const struct sock *sk, int before)
+{
+	struct socket_conn *conn = socket_lookup(sk);
+
+	if (!conn || conn->closed_ns)
+		return;
+	if (conn->flags & SOCKET_LISTENS) {
+		socket_stops(sk, conn);
+		return;
+	}
+	socket_read_tcp(sk, &conn->now);
+	conn->closed_ns = bpf_ktime_get_ns();
+	conn->error = BPF_CORE_READ(sk, sk_err);
+	if (!(conn->flags & SOCKET_ESTABLISHED)) {
+		socket_read_addresses(sk, conn);
+		conn->failure = socket_failure_of(sk, conn->error, conn->now.retransmits);
+	}
+	if (!socket_resets_next(conn, before))
+		socket_finish(sk, conn);
+}
+
+/* socket_state is what the kernel tells of a TCP socket whose state changes. */
+static __always_inline void socket_state(const struct sock *sk, int before, int now)
+{
+	struct socket_conn *conn;
+
+	if (BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP || !socket_wanted(sk))
+		return;
+	switch (now) {
+	case TCP_SYN_SENT:
+		socket_connects(sk);
+		break;
+	case TCP_LISTEN:
+		socket_listens(sk, socket_current());
+		break;
+	case TCP_ESTABLISHED:
+		socket_established(sk, before);
+		break;
+	case TCP_FIN_WAIT1:
+	case TCP_LAST_ACK:
+		/* a program calls close or shutdown */
+		conn = socket_lookup(sk);
+		if (conn)
+			socket_use(conn);
+		break;
+	case TCP_CLOSE:
+		socket_closed_from(sk, before);
+		break;
+	}
+}
+
+/* socket_reset notes who reset a connection, which may be closed already. */
+static __always_inline void socket_reset(const struct sock *sk, __u32 who)
+{
+	struct socket_conn *conn;
+
+	if (!sk)
+		return;
+	conn = socket_lookup(sk);
+	if (!conn || conn->flags & SOCKET_LISTENS)
+		return;
+	conn->flags |= who;
+	if (conn->closed_ns)
+		socket_finish(sk, conn);
+}
+
+#endif
