@@ -113,6 +113,25 @@ type Record struct {
 	// more than this record. See Initiator.
 	Opener         Side
 	OpenerEvidence Evidence
+	// Process is who uses the socket at the packets' end that is of this machine: the
+	// one that sends them, if both are. Nil where it is not known.
+	Process *Process
+	// TCP is how well it went, nil where no socket is known.
+	TCP *TCPQuality
+	// Dropped is how many of the packets the kernel dropped, on their way in or out.
+	Dropped uint64
+}
+
+// TCPQuality is what a socket of this machine knows of one direction of a
+// conversation in one interval.
+type TCPQuality struct {
+	// RTT is the smoothed round trip time, 0 where nothing was measured.
+	RTT time.Duration
+	// Retransmits is how many segments were sent again, which only the sending end knows.
+	Retransmits    uint32
+	HasRetransmits bool
+	// Resets is how often the sending end broke off.
+	Resets uint32
 }
 
 // Volume is what was counted.

@@ -14,6 +14,8 @@ const (
 	EventTunnel = "netprobe.tunnel"
 	// EventDrop is the first drop of a flow for one reason in an interval.
 	EventDrop = "netprobe.drop"
+	// EventConnection is a connection that was opened, accepted, closed, or not made.
+	EventConnection = "netprobe.connection"
 )
 
 // Keys of the semantic conventions.
@@ -25,6 +27,13 @@ const (
 	NetworkTransport     = "network.transport"
 	NetworkType          = "network.type"
 	NetworkInterfaceName = "network.interface.name"
+	ServerAddress        = "server.address"
+	ServerPort           = "server.port"
+	ErrorType            = "error.type"
+	ProcessPID           = "process.pid"
+	// ProcessExecutableName is the base name of the executable.
+	ProcessExecutableName = "process.executable.name"
+	ContainerID           = "container.id"
 )
 
 // Keys of our own.
@@ -46,6 +55,28 @@ const (
 	FlowSamplingInterval = "netprobe.flow.sampling_interval"
 	// TCPFlags is the OR of the TCP flag bytes.
 	TCPFlags = "netprobe.tcp.flags"
+	// TCPRTT is the smoothed round trip time, in seconds.
+	TCPRTT = "netprobe.tcp.rtt"
+	// TCPRetransmits counts segments that were sent again, TCPResets connections that
+	// were broken off, by the end that sends the packets.
+	TCPRetransmits = "netprobe.tcp.retransmits"
+	TCPResets      = "netprobe.tcp.resets"
+	// TCPResetBy is the end that broke a connection off: "local" or "remote".
+	TCPResetBy = "netprobe.tcp.reset.by"
+	// ConnectionPhase is what happened: "connect", "accept", "close" or "failed".
+	ConnectionPhase = "netprobe.connection.phase"
+	// ConnectionRole is what this machine's end is: "client" or "server".
+	ConnectionRole = "netprobe.connection.role"
+	// ConnectionLatency is how long the handshake took, ConnectionDuration how long the
+	// connection was there after it; in seconds.
+	ConnectionLatency  = "netprobe.connection.latency"
+	ConnectionDuration = "netprobe.connection.duration"
+	// ConnectionBytesSent and the next are what this machine's end did in the
+	// connection's life. Bytes are payload, and each counts once.
+	ConnectionBytesSent        = "netprobe.connection.bytes.sent"
+	ConnectionBytesReceived    = "netprobe.connection.bytes.received"
+	ConnectionSegmentsSent     = "netprobe.connection.segments.sent"
+	ConnectionSegmentsReceived = "netprobe.connection.segments.received"
 	// ICMPType and ICMPCode are those of ICMP or ICMPv6.
 	ICMPType = "netprobe.icmp.type"
 	ICMPCode = "netprobe.icmp.code"

@@ -33,6 +33,7 @@ type Config struct {
 
 	Netfilter NetfilterConfig `mapstructure:"netfilter"`
 	Drops     DropsConfig     `mapstructure:"drops"`
+	Sockets   SocketsConfig   `mapstructure:"sockets"`
 	// RingBufferBytes is the size of the ring buffer that takes what the flow
 	// map has no room for: a power of two, and a multiple of the page size.
 	RingBufferBytes int `mapstructure:"ring_buffer_bytes"`
@@ -77,6 +78,30 @@ type DropsConfig struct {
 	MaxEntries int `mapstructure:"max_entries"`
 	// MaxFlows is how many flows, each with its reasons, have a record in an interval.
 	MaxFlows int `mapstructure:"max_flows"`
+}
+
+// SocketsConfig of the programs that watch connections.
+type SocketsConfig struct {
+	// Mode is off or auto (where the kernel lets it).
+	Mode string `mapstructure:"mode"`
+	// MaxEntries is how many sockets can be watched at a time.
+	MaxEntries int `mapstructure:"max_entries"`
+	// Namespaces is all, or own for those of this network namespace only.
+	Namespaces string `mapstructure:"namespaces"`
+	// MaxListeners is how many listening addresses overflows are told apart by.
+	MaxListeners int `mapstructure:"max_listeners"`
+	// Histograms of round trip time and connect latency.
+	Histograms HistogramsConfig `mapstructure:"histograms"`
+}
+
+// HistogramsConfig chooses the buckets of durations.
+type HistogramsConfig struct {
+	// Type is explicit, exponential or off.
+	Type string `mapstructure:"type"`
+	// Boundaries are those of explicit buckets, in ascending order.
+	Boundaries []time.Duration `mapstructure:"boundaries"`
+	// MaxSize is how many exponential buckets there are at most.
+	MaxSize int `mapstructure:"max_size"`
 }
 
 // FlowsConfig of the flow table.
@@ -149,6 +174,11 @@ const (
 	maxTunnels         = 1 << 20
 	maxSampling        = 1 << 20
 	maxDropEntries     = 1 << 20
+	maxSockets         = 1 << 22
+	maxListeners       = 1 << 16
+	// of exponential histograms; the fewest let a bucket span all that is measured
+	minHistogramSize = 2
+	maxHistogramSize = 1024
 	// what internal/probe has room for; it checks that too
 	maxFlowMatches = 32
 	maxTunnelPorts = 8
@@ -159,6 +189,8 @@ var (
 	xdpModes   = []string{"off", "auto", "native", "generic"}
 	flowMaps   = []string{"auto", "shared", "per_cpu"}
 	offOrAuto  = []string{"off", "auto"} // of what a kernel may not have
+	namespaces = []string{"all", "own"}
+	histograms = []string{"off", "explicit", "exponential"}
 	errorModes = []ErrorMode{ErrorModePropagate, ErrorModeIgnore}
 )
 
@@ -194,8 +226,25 @@ func createDefaultConfig() component.Config {
 			IdleTimeout: 5 * time.Minute,
 		},
 		// It costs every packet something at each hook.
-		Netfilter:       NetfilterConfig{Mode: "off"},
-		Drops:           DropsConfig{Mode: "off", MaxEntries: 4096, MaxFlows: 8192},
+		Netfilter: NetfilterConfig{Mode: "off"},
+		Drops:     DropsConfig{Mode: "auto", MaxEntries: 4096, MaxFlows: 8192},
+		Sockets: SocketsConfig{
+			Mode:         "auto",
+			MaxEntries:   65536,
+			Namespaces:   "all",
+			MaxListeners: 512,
+			Histograms: HistogramsConfig{
+				Type: "explicit",
+				// from one machine to a satellite, and the kernel's waits between SYNs
+				Boundaries: []time.Duration{
+					50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+					time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+					50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+					time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second,
+				},
+				MaxSize: 160,
+			},
+		},
 		RingBufferBytes: 4 << 20,
 		ErrorMode:       ErrorModePropagate,
 	}
@@ -210,6 +259,7 @@ func (cfg *Config) Validate() error {
 		cfg.Flows.validate(),
 		cfg.Tunnels.validate(),
 		cfg.Drops.validate(),
+		cfg.Sockets.validate(),
 		oneOf("netfilter::mode", cfg.Netfilter.Mode, offOrAuto),
 		oneOf("error_mode", cfg.ErrorMode, errorModes),
 	}
@@ -303,6 +353,34 @@ func (cfg *DropsConfig) validate() error {
 	errs := []error{oneOf("drops::mode", cfg.Mode, offOrAuto)}
 	errs = append(errs, upTo("drops::max_entries", cfg.MaxEntries, maxDropEntries))
 	errs = append(errs, upTo("drops::max_flows", cfg.MaxFlows, maxDropEntries))
+	return errors.Join(errs...)
+}
+
+func (cfg *SocketsConfig) validate() error {
+	return errors.Join(
+		oneOf("sockets::mode", cfg.Mode, offOrAuto),
+		upTo("sockets::max_entries", cfg.MaxEntries, maxSockets),
+		oneOf("sockets::namespaces", cfg.Namespaces, namespaces),
+		upTo("sockets::max_listeners", cfg.MaxListeners, maxListeners),
+		cfg.Histograms.validate(),
+	)
+}
+
+func (cfg *HistogramsConfig) validate() error {
+	errs := []error{oneOf("sockets::histograms::type", cfg.Type, histograms)}
+	if len(cfg.Boundaries) == 0 {
+		errs = append(errs, errors.New("sockets::histograms::boundaries: needs at least one"))
+	}
+	for i, boundary := range cfg.Boundaries {
+		if boundary <= 0 {
+			errs = append(errs, fmt.Errorf("sockets::histograms::boundaries[%d]: %s is not over 0", i, boundary))
+		} else if i > 0 && boundary <= cfg.Boundaries[i-1] {
+			errs = append(errs, fmt.Errorf("sockets::histograms::boundaries[%d]: %s is not over the one before it, %s", i, boundary, cfg.Boundaries[i-1]))
+		}
+	}
+	if cfg.MaxSize < minHistogramSize || cfg.MaxSize > maxHistogramSize {
+		errs = append(errs, fmt.Errorf("sockets::histograms::max_size: %d is not from %d to %d", cfg.MaxSize, minHistogramSize, maxHistogramSize))
+	}
 	return errors.Join(errs...)
 }
 

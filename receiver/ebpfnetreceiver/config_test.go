@@ -43,9 +43,18 @@ func TestDefaultConfig(t *testing.T) {
 		Flows:                FlowsConfig{Enabled: true, MaxEntries: 131072, Map: "auto", MaxSeries: 9000, QueueSize: 262144, NAT: "auto", Sampling: 1},
 		Tunnels:              TunnelsConfig{VXLANPorts: []int{4789, 8472}, GenevePorts: []int{6081}, GRE: true, IPIP: true, MaxEntries: 4096, IdleTimeout: 5 * time.Minute},
 		Netfilter:            NetfilterConfig{Mode: "off"},
-		Drops:                DropsConfig{Mode: "off", MaxEntries: 4096, MaxFlows: 8192},
-		RingBufferBytes:      4194304,
-		ErrorMode:            ErrorModePropagate,
+		Drops:                DropsConfig{Mode: "auto", MaxEntries: 4096, MaxFlows: 8192},
+		Sockets: SocketsConfig{
+			Mode: "auto", MaxEntries: 65536, Namespaces: "all", MaxListeners: 512,
+			Histograms: HistogramsConfig{
+				Type: "explicit", MaxSize: 160,
+				Boundaries: []time.Duration{
+					50e3, 100e3, 250e3, 500e3, 1e6, 2500e3, 5e6, 10e6, 25e6, 50e6, 100e6, 250e6, 500e6, 1e9, 2500e6, 5e9, 10e9,
+				},
+			},
+		},
+		RingBufferBytes: 4194304,
+		ErrorMode:       ErrorModePropagate,
 	}, cfg)
 }
 
@@ -71,8 +80,12 @@ func TestConfigOfEveryOption(t *testing.T) {
 		Tunnels: TunnelsConfig{
 			VXLANPorts: []int{4789, 250}, GenevePorts: []int{}, MaxEntries: 16, IdleTimeout: 90 * time.Second,
 		},
-		Netfilter:       NetfilterConfig{Mode: "auto"},
-		Drops:           DropsConfig{Mode: "auto", MaxEntries: 9, MaxFlows: 8},
+		Netfilter: NetfilterConfig{Mode: "auto"},
+		Drops:     DropsConfig{Mode: "off", MaxEntries: 9, MaxFlows: 8},
+		Sockets: SocketsConfig{
+			Mode: "off", MaxEntries: 7, Namespaces: "own", MaxListeners: 6,
+			Histograms: HistogramsConfig{Type: "exponential", Boundaries: []time.Duration{time.Millisecond, time.Second}, MaxSize: 20},
+		},
 		RingBufferBytes: 8192,
 		ErrorMode:       ErrorModeIgnore,
 	}, cfg)
@@ -154,6 +167,15 @@ ring_buffer_bytes: 4294971392 is not a power of two from 4096 to 1073741824`,
 		{"drops_wrong", `drops::mode: "on" is none of ["off" "auto"]
 drops::max_entries: 0 is not from 1 to 1048576
 drops::max_flows: 1048577 is not from 1 to 1048576`},
+		{"sockets_wrong", `sockets::mode: "on" is none of ["off" "auto"]
+sockets::max_entries: 0 is not from 1 to 4194304
+sockets::namespaces: "host" is none of ["all" "own"]
+sockets::max_listeners: 65537 is not from 1 to 65536
+sockets::histograms::type: "native" is none of ["off" "explicit" "exponential"]
+sockets::histograms::boundaries[0]: 0s is not over 0
+sockets::histograms::boundaries[2]: 1ms is not over the one before it, 2ms
+sockets::histograms::max_size: 1 is not from 2 to 1024`},
+		{"sockets_no_boundaries", "sockets::histograms::boundaries: needs at least one"},
 		{"netfilter_mode_unknown", `netfilter::mode: "on" is none of ["off" "auto"]`},
 		{"error_mode_unknown", `error_mode: "silent" is none of ["propagate" "ignore"]`},
 		{

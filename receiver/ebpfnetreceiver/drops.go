@@ -79,9 +79,9 @@ func (s *session) collectDrops() <-chan droppedNow {
 
 // readDrops gives what was dropped: by key since the beginning, and by flow since
 // the last reading.
-func (s *session) readDrops(d droppedNow, from, now time.Time) (points []convert.DropPoint, events []convert.DropEvent) {
+func (s *session) readDrops(w *window, d droppedNow) {
 	if s.drops == nil {
-		return nil, nil
+		return
 	}
 	counts, flows, err := d.counts, d.flows, d.err
 	if err != nil {
@@ -94,11 +94,11 @@ func (s *session) readDrops(d droppedNow, from, now time.Time) (points []convert
 	}
 	// An error leaves none of them, and not some.
 	if err == nil || len(counts) > 0 {
-		points = s.dropTotals.collect(totals, from, now)
+		w.drops = s.dropTotals.collect(totals, w.start, w.end)
 	}
 	for i := range flows {
 		f := &flows[i]
-		events = append(events, convert.DropEvent{
+		w.events = append(w.events, convert.DropEvent{
 			DropKey: s.dropKey(&f.Key), Packets: f.Packets, First: f.First,
 			Key: flow.Key{
 				Source: f.Tuple.Source, Destination: f.Tuple.Destination, Has: f.Has,
@@ -106,7 +106,6 @@ func (s *session) readDrops(d droppedNow, from, now time.Time) (points []convert
 			},
 		})
 	}
-	return points, events
 }
 
 // recordDrops records what was dropped and not counted.

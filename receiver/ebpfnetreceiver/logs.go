@@ -20,7 +20,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/convert"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 )
@@ -53,8 +52,7 @@ type logsSink struct {
 // batch is what goes down the pipeline at once.
 type batch struct {
 	records  []flow.Record
-	tunnels  []aggregate.TunnelEvent
-	drops    []convert.DropEvent
+	events   []convert.Event // a batch has these or those
 	observed time.Time
 	// accounted: the ledger is to say what became of the records.
 	accounted bool
@@ -62,7 +60,7 @@ type batch struct {
 
 // size is how many records the batch makes.
 func (b *batch) size() int {
-	return len(b.records) + len(b.tunnels) + len(b.drops)
+	return len(b.records) + len(b.events)
 }
 
 // cut leaves the first n records in the batch and gives the rest.
@@ -71,11 +69,8 @@ func (b *batch) cut(n int) batch {
 	if at := min(max(n, 0), len(b.records)); at < len(b.records) {
 		b.records, rest.records = b.records[:at], b.records[at:]
 	}
-	if at := min(max(n, 0), len(b.tunnels)); at < len(b.tunnels) {
-		b.tunnels, rest.tunnels = b.tunnels[:at], b.tunnels[at:]
-	}
-	if at := min(max(n, 0), len(b.drops)); at < len(b.drops) {
-		b.drops, rest.drops = b.drops[:at], b.drops[at:]
+	if at := min(max(n, 0), len(b.events)); at < len(b.events) {
+		b.events, rest.events = b.events[:at], b.events[at:]
 	}
 	return rest
 }
@@ -110,11 +105,8 @@ func (l *logsSink) accounts() bool { return true }
 
 func (l *logsSink) consume(ctx context.Context, w *window) {
 	lost := 0
-	if len(w.tunnelEvents) > 0 {
-		lost += l.enqueue(ctx, batch{tunnels: w.tunnelEvents, observed: w.end})
-	}
-	for events := range slices.Chunk(w.dropEvents, logsBatch) {
-		lost += l.enqueue(ctx, batch{drops: events, observed: w.end})
+	for events := range slices.Chunk(w.events, logsBatch) {
+		lost += l.enqueue(ctx, batch{events: events, observed: w.end})
 	}
 	for records := range slices.Chunk(w.flows, logsBatch) {
 		// the window's records are reused
@@ -183,12 +175,9 @@ func (l *logsSink) deliverAll(ctx context.Context) {
 // refused for good and lost.
 func (l *logsSink) deliver(ctx context.Context, b batch) bool {
 	var ld plog.Logs
-	switch {
-	case b.tunnels != nil:
-		ld = l.observer.TunnelLogs(b.tunnels, b.observed)
-	case b.drops != nil:
-		ld = l.observer.DropLogs(b.drops, b.observed)
-	default:
+	if b.events != nil {
+		ld = l.observer.EventLogs(b.events, b.observed)
+	} else {
 		ld = l.observer.FlowLogs(b.records, b.observed)
 	}
 	count := ld.LogRecordCount()

@@ -23,6 +23,7 @@ import (
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/internal/netattr"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/convert"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadatatest"
 )
 
@@ -345,8 +346,8 @@ func TestLogsSinkStopOutOfTime(t *testing.T) {
 	})
 }
 
-func tunnelEvent(id uint32, up bool) aggregate.TunnelEvent {
-	return aggregate.TunnelEvent{Tunnel: flow.Tunnel{Type: flow.VXLAN, ID: id, HasID: true}, Up: up, At: time.Unix(99, 0)}
+func tunnelEvent(id uint32, up bool) convert.Event {
+	return convert.TunnelEvent{TunnelEvent: aggregate.TunnelEvent{Tunnel: flow.Tunnel{Type: flow.VXLAN, ID: id, HasID: true}, Up: up, At: time.Unix(99, 0)}}
 }
 
 // Events of tunnels go the way of flows, before those that were in them.
@@ -355,10 +356,10 @@ func TestLogsSinkTunnelEvents(t *testing.T) {
 		p := &logsPipeline{refuse: refuseFirst(1, errTest)}
 		l, tt := newTestLogsSink(t, 1000, p)
 		w := windowAt(100, 1)
-		w.tunnelEvents = []aggregate.TunnelEvent{tunnelEvent(7, true), tunnelEvent(8, true)}
+		w.events = []convert.Event{tunnelEvent(7, true), tunnelEvent(8, true)}
 		l.give(w) // refused
 		w = windowAt(105)
-		w.tunnelEvents = []aggregate.TunnelEvent{tunnelEvent(7, false)}
+		w.events = []convert.Event{tunnelEvent(7, false)}
 		l.give(w)
 		require.Equal(t, []string{"up 7@100", "up 8@100", "1@100", "down 7@105"}, p.take())
 		l.stop(context.Background())
@@ -374,7 +375,7 @@ func TestLogsSinkTunnelEventsAreBounded(t *testing.T) {
 		l, tt := newTestLogsSink(t, 3, p)
 		for at := range int64(4) {
 			w := windowAt(100 + at)
-			w.tunnelEvents = []aggregate.TunnelEvent{tunnelEvent(uint32(at), true), tunnelEvent(uint32(at), false)}
+			w.events = []convert.Event{tunnelEvent(uint32(at), true), tunnelEvent(uint32(at), false)}
 			l.give(w)
 		}
 		require.Equal(t, 3, l.queued)

@@ -34,6 +34,7 @@ type metricsSink struct {
 	builder *metadata.MetricsBuilder
 	own     *metadata.TelemetryBuilder
 	ledger  *ledger
+	began   time.Time
 
 	idle chan struct{} // has a token while nothing is on its way
 	// ctx is of what is on its way; quit ends it.
@@ -74,7 +75,7 @@ func (m *metricsSink) start(began time.Time, _ uint64, ledger *ledger) {
 		metadata.WithStartTime(pcommon.NewTimestampFromTime(began)))
 	m.series = aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, m.cfg.Flows.PerInterface, began)
 	m.interfaces = map[string]aggregate.InterfacePoint{}
-	m.ledger, m.stopped = ledger, false
+	m.ledger, m.stopped, m.began = ledger, false, began
 	m.ctx, m.quit = context.WithCancel(context.Background())
 	m.idle <- struct{}{}
 }
@@ -217,7 +218,13 @@ func (m *metricsSink) convert(w *window) delivery {
 	if m.cfg.flowsEnabled() {
 		m.builder.RecordNetprobeVxlanTunnelsActiveDataPoint(at, int64(w.tunnelsActive))
 	}
+	if w.sockets != nil {
+		m.recordSockets(at, w.sockets)
+	}
 	d.metrics = m.builder.Emit()
+	if w.sockets != nil {
+		m.appendSockets(m.scope(d.metrics).Metrics(), w)
+	}
 	m.convertTunnels(&d, w)
 	if len(w.drops) > 0 && m.cfg.MetricsBuilderConfig.Metrics.NetprobeDrops.Enabled {
 		convert.AppendDropMetric(m.scope(d.metrics).Metrics(), droppedPackets, w.drops, w.end)

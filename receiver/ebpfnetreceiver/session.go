@@ -57,11 +57,12 @@ type window struct {
 	// tunnels and networks are totals, by tunnel and by VXLAN identifier.
 	tunnels, networks []aggregate.TunnelPoint
 	tunnelsActive     int
-	tunnelEvents      []aggregate.TunnelEvent
 	netfilter         []netfilter.Count
 	netfilterDrops    bool
 	drops             []convert.DropPoint
-	dropEvents        []convert.DropEvent
+	sockets           *socketWindow // nil where none are watched
+	// events have log records of their own.
+	events []convert.Event
 	// leaving is the sink that gets no more after this: it hands on what it has
 	// before it returns. Nil for none.
 	leaving sink
@@ -115,6 +116,7 @@ type session struct {
 	speeds    *netdev.Speeds   // nil where they cannot be asked for
 	netfilter netfilterProber  // nil where it is off or the kernel has none
 	drops     dropProber       // the same
+	sockets   *watchedSockets  // the same
 
 	netfilterDrops bool // are counted
 	dropNames      map[uint32]string
@@ -242,6 +244,9 @@ func (s *session) open() error {
 	s.openNAT()
 	s.openNetfilter()
 	s.openDrops()
+	if err := s.openSockets(); err != nil {
+		return err
+	}
 	s.logger.Info("Loaded the eBPF programs", zap.Uint64("kernel_memory_estimate_bytes", s.mapBytes(&opts)))
 	if s.speeds, err = netdev.OpenSpeeds(); err != nil {
 		s.logger.Warn("No utilization, because the speeds of links cannot be asked for", zap.Error(err))
@@ -275,6 +280,10 @@ func (s *session) mapBytes(opts *probe.Options) uint64 {
 	if s.drops != nil {
 		dropped := s.dropOptions()
 		total += dropped.MapBytes()
+	}
+	if s.sockets != nil {
+		watched := s.socketOptions()
+		total += watched.MapBytes()
 	}
 	return total
 }
@@ -359,7 +368,7 @@ func (s *session) close() error {
 	if s.telemetry != nil {
 		s.telemetry.close()
 	}
-	errNAT := errors.Join(s.closeNAT(), s.closeNetfilter(), s.closeDrops())
+	errNAT := errors.Join(s.closeNAT(), s.closeNetfilter(), s.closeDrops(), s.closeSockets())
 	s.speeds.Close()
 	s.speeds = nil
 	if s.probe == nil {
@@ -397,7 +406,8 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 	s.totals.Collect(w.end, func(p aggregate.InterfacePoint) { w.interfaces = append(w.interfaces, p) })
 	s.lastRead = w.end
 	w.netfilter, w.netfilterDrops = s.readNetfilter(), s.netfilterDrops
-	w.drops, w.dropEvents = s.readDrops(<-dropped, w.start, w.end)
+	s.readDrops(&w, <-dropped)
+	s.readSockets(&w)
 	s.joinFlows(ctx, &w)
 	if err == nil {
 		// not before: what they saw had to be judged by what they were
@@ -413,6 +423,7 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 	}
 	s.recordDrops(ctx)
 	s.recordNetfilterHealth(ctx)
+	s.recordSocketHealth(ctx)
 	for _, m := range s.members {
 		m.sink.consume(ctx, &w)
 	}
@@ -449,9 +460,12 @@ func (s *session) joinFlows(ctx context.Context, w *window) {
 	}
 	counted, noted := s.joiner.Join(s.flows, w.end)
 	w.flows = counted
+	completeFlows(w)
 	s.telemetry.ledger.addTally(ctx, outcomeFiltered, causeElsewhere, tallyOf(noted))
 	w.tunnels, w.networks = s.tunnels.Collect(w.end)
-	w.tunnelEvents = s.tunnels.Events(w.end)
+	for _, e := range s.tunnels.Events(w.end) {
+		w.events = append(w.events, convert.TunnelEvent{TunnelEvent: e})
+	}
 	w.tunnelsActive = s.tunnels.Active()
 
 	for _, m := range s.members {

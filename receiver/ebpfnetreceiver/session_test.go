@@ -20,6 +20,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/convert"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/join"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netdev"
@@ -370,7 +371,7 @@ func TestSessionTunnels(t *testing.T) {
 		{Tunnel: flow.Tunnel{Type: flow.VXLAN, ID: 7, HasID: true}, Total: flow.Volume{Packets: 3, Bytes: 450}, Start: w.tunnels[0].Start},
 	}, w.networks)
 	require.Equal(t, 1, w.tunnelsActive)
-	require.Equal(t, []aggregate.TunnelEvent{{Tunnel: *vxlan, Up: true, At: now}}, w.tunnelEvents)
+	require.Equal(t, []convert.Event{convert.TunnelEvent{TunnelEvent: aggregate.TunnelEvent{Tunnel: *vxlan, Up: true, At: now}}}, w.events)
 }
 
 // outerAt counts frames of tunnels at another interface than flows.

@@ -19,6 +19,7 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/drops"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/probe"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/sockets"
 )
 
 // format names in the collector's own telemetry how the data came in.
@@ -42,9 +43,10 @@ type telemetry struct {
 	ledger  *ledger
 	flows   bool // are counted
 	last    probe.Health
-	// natMissed, evicted and lastDrops are as last recorded
+	// natMissed and the next are as last recorded
 	natMissed, evicted uint64
 	lastDrops          drops.Health
+	lostConnections    lostConnections
 
 	parsed  [probe.Hooks][flow.Outcomes]metric.MeasurementOption
 	hooks   [probe.Hooks]metric.MeasurementOption
@@ -116,6 +118,21 @@ func (t *telemetry) netfilter(ctx context.Context, evicted uint64) {
 	t.builder.ReceiverEbpfnetNetfilterEvicted.Add(ctx, int64(evicted-t.evicted))
 	t.evicted = evicted
 }
+
+// sockets records how many are watched, and of which more is missing than that they
+// were counted.
+func (t *telemetry) sockets(ctx context.Context, watched int, forgotten uint64, h sockets.Health) {
+	t.builder.ReceiverEbpfnetSockets.Record(ctx, int64(watched))
+	now := lostConnections{"table_full": h.Untracked, "record_lost": h.RecordsLost, "program_busy": h.Missed, "end_unseen": forgotten}
+	for cause, n := range now {
+		t.builder.ReceiverEbpfnetConnectionsLost.Add(ctx, int64(n-t.lostConnections[cause]),
+			metric.WithAttributes(attribute.String("cause", cause)))
+	}
+	t.lostConnections = now
+}
+
+// lostConnections is by cause.
+type lostConnections map[string]uint64
 
 func (t *telemetry) attached(index int, modes []probe.Attachment) {
 	t.detached(index)

@@ -58,20 +58,15 @@ func AppendDropMetric(to pmetric.MetricSlice, metric Metric, points []DropPoint,
 	}
 }
 
-// DropLogs gives one log record per event.
-func (o *Observer) DropLogs(events []DropEvent, observed time.Time) plog.Logs {
-	ld, out := o.logs(len(events))
-	for i := range events {
-		e := &events[i]
-		lr := appendEvent(out, netattr.EventDrop, e.First, observed)
-		attrs := lr.Attributes()
-		attrs.PutStr(netattr.SourceAddress, e.Key.Source.String())
-		attrs.PutStr(netattr.DestinationAddress, e.Key.Destination.String())
-		attrs.PutStr(netattr.NetworkType, NetworkType(e.Key.Source.Is6()))
-		putPorts(&flow.Record{Key: e.Key}, attrs)
-		e.put(attrs)
-		attrs.PutInt(netattr.Drops, int64(e.Packets))
-		attrs.PutInt(netattr.ObservationNetNS, int64(o.NetNS))
-	}
-	return ld
+// Append implements Event.
+func (e DropEvent) Append(o *Observer, to plog.LogRecordSlice, observed time.Time) {
+	lr := appendEvent(to, netattr.EventDrop, e.First, observed)
+	attrs := lr.Attributes()
+	attrs.PutStr(netattr.SourceAddress, e.Key.Source.String())
+	attrs.PutStr(netattr.DestinationAddress, e.Key.Destination.String())
+	attrs.PutStr(netattr.NetworkType, NetworkType(e.Key.Source.Is6()))
+	putPorts(&flow.Record{Key: e.Key}, attrs)
+	e.put(attrs)
+	attrs.PutInt(netattr.Drops, int64(e.Packets))
+	attrs.PutInt(netattr.ObservationNetNS, int64(o.NetNS))
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/internal/netattr"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/aggregate"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/metadata"
 )
 
@@ -26,7 +25,7 @@ type Observer struct {
 }
 
 // attributes of a record at most, so that a map is allocated once
-const flowAttributes = 36
+const flowAttributes = 43
 
 // FlowLogs gives one log record per flow record, all observed at the same time.
 func (o *Observer) FlowLogs(records []flow.Record, observed time.Time) plog.Logs {
@@ -64,6 +63,7 @@ func (o *Observer) flowAttributes(rec *flow.Record, attrs pcommon.Map) {
 	putLink(rec, attrs)
 	putTunnel(rec, attrs)
 	putNAT(rec, attrs)
+	putQuality(rec, attrs)
 	attrs.PutStr(netattr.NetworkInterfaceName, rec.Interface)
 	attrs.PutStr(netattr.ObservationDirection, rec.Direction.String())
 	attrs.PutInt(netattr.ObservationNetNS, int64(o.NetNS))
@@ -115,23 +115,6 @@ func putNAT(rec *flow.Record, attrs pcommon.Map) {
 			attrs.PutInt(netattr.NATDestinationPort, int64(other.DestinationPort))
 		}
 	}
-}
-
-// TunnelLogs gives one log record per event.
-func (o *Observer) TunnelLogs(events []aggregate.TunnelEvent, observed time.Time) plog.Logs {
-	ld, out := o.logs(len(events))
-	for i := range events {
-		e := &events[i]
-		lr := appendEvent(out, netattr.EventTunnel, e.At, observed)
-		state := "down"
-		if e.Up {
-			state = "up"
-		}
-		lr.Attributes().PutStr(netattr.TunnelState, state)
-		putTunnelEnds(&e.Tunnel, lr.Attributes())
-		lr.Attributes().PutInt(netattr.ObservationNetNS, int64(o.NetNS))
-	}
-	return ld
 }
 
 func (o *Observer) logs(n int) (plog.Logs, plog.LogRecordSlice) {

@@ -57,6 +57,13 @@ var flows = map[string]flow.Record{
 	"tcp_ipv4_syn": with(record(flow.TCP, source4, destination4), func(r *flow.Record) {
 		r.TCPFlags, r.SYNSeen = flow.SYN|flow.ACK|flow.PSH, true
 	}),
+	"quality_of_sender": with(record(flow.TCP, source4, destination4), func(r *flow.Record) {
+		r.Process = &flow.Process{PID: 4711, Name: "curl", ContainerID: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
+		r.TCP = &flow.TCPQuality{RTT: 21500 * time.Microsecond, Retransmits: 3, HasRetransmits: true, Resets: 1}
+		r.Dropped = 4
+	}),
+	// nothing was measured, and who sends is elsewhere
+	"quality_of_receiver": with(record(flow.TCP, source4, destination4), func(r *flow.Record) { r.TCP = &flow.TCPQuality{} }),
 	"tcp_ipv4_syn_ack_egress": with(record(flow.TCP, destination4, source4), func(r *flow.Record) {
 		r.SourcePort, r.DestinationPort = 443, 40001
 		r.TCPFlags, r.SYNACKSeen, r.Direction = flow.SYN|flow.ACK|flow.FIN, true, flow.Egress
@@ -198,6 +205,13 @@ var contract = map[string]pcommon.ValueType{
 	"netprobe.nat.destination.address":    pcommon.ValueTypeStr,
 	"netprobe.nat.destination.port":       pcommon.ValueTypeInt,
 	"netprobe.flow.sampling_interval":     pcommon.ValueTypeInt,
+	"netprobe.tcp.rtt":                    pcommon.ValueTypeDouble,
+	"netprobe.tcp.retransmits":            pcommon.ValueTypeInt,
+	"netprobe.tcp.resets":                 pcommon.ValueTypeInt,
+	"netprobe.drops":                      pcommon.ValueTypeInt,
+	"process.pid":                         pcommon.ValueTypeInt,
+	"process.executable.name":             pcommon.ValueTypeStr,
+	"container.id":                        pcommon.ValueTypeStr,
 }
 
 var always = []string{
@@ -241,6 +255,11 @@ func TestFlowLogsKeys(t *testing.T) {
 		"seen_elsewhere":          {ports, initiator, {"netprobe.observation.interfaces"}},
 		"listener":                {ports, initiator, tcp},
 		"unknown_protocol":        {},
+		"quality_of_sender": {ports, initiator, tcp, {
+			"process.pid", "process.executable.name", "container.id",
+			"netprobe.tcp.rtt", "netprobe.tcp.retransmits", "netprobe.tcp.resets", "netprobe.drops",
+		}},
+		"quality_of_receiver": {ports, initiator, tcp, {"netprobe.tcp.resets"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			lr := one(observer.FlowLogs([]flow.Record{flows[name]}, observed))
@@ -315,9 +334,9 @@ func TestFlowLogsCommunityIDOfNAT(t *testing.T) {
 func TestTunnelLogs(t *testing.T) {
 	vxlan := flow.Tunnel{Type: flow.VXLAN, Source: source4, Destination: destination4, ID: 42, HasID: true}
 	ipip := flow.Tunnel{Type: flow.IPIP, Source: source6, Destination: destination6}
-	requireGoldenLogs(t, "tunnel_events", observer.TunnelLogs([]aggregate.TunnelEvent{
-		{Tunnel: vxlan, Up: true, At: first},
-		{Tunnel: ipip, At: last},
+	requireGoldenLogs(t, "tunnel_events", observer.EventLogs([]Event{
+		TunnelEvent{aggregate.TunnelEvent{Tunnel: vxlan, Up: true, At: first}},
+		TunnelEvent{aggregate.TunnelEvent{Tunnel: ipip, At: last}},
 	}, observed))
 }
 

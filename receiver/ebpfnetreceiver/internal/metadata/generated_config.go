@@ -286,6 +286,166 @@ func (ms *NetprobeNetfilterPacketsMetricConfig) Unmarshal(parser *confmap.Conf) 
 	return nil
 }
 
+// NetprobeSocketBytesRecvMetricConfig provides config for the netprobe.socket.bytes.recv metric.
+type NetprobeSocketBytesRecvMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeSocketBytesRecvMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeSocketBytesSentMetricConfig provides config for the netprobe.socket.bytes.sent metric.
+type NetprobeSocketBytesSentMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeSocketBytesSentMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeSocketConnectionsMetricConfig provides config for the netprobe.socket.connections metric.
+type NetprobeSocketConnectionsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeSocketConnectionsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeSocketEventsMetricConfig provides config for the netprobe.socket.events metric.
+type NetprobeSocketEventsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeSocketEventsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeTCPFailedConnectionsMetricConfig provides config for the netprobe.tcp.failed.connections metric.
+type NetprobeTCPFailedConnectionsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeTCPFailedConnectionsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeTCPListenOverflowsMetricConfig provides config for the netprobe.tcp.listen.overflows metric.
+type NetprobeTCPListenOverflowsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeTCPListenOverflowsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeTCPResetsMetricConfig provides config for the netprobe.tcp.resets metric.
+type NetprobeTCPResetsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeTCPResetsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NetprobeTCPRetransmitsMetricConfig provides config for the netprobe.tcp.retransmits metric.
+type NetprobeTCPRetransmitsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeTCPRetransmitsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // NetprobeVxlanBytesMetricConfig provides config for the netprobe.vxlan.bytes metric.
 type NetprobeVxlanBytesMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -422,6 +582,14 @@ type MetricsConfig struct {
 	NetprobeInterfaceUtilization   NetprobeInterfaceUtilizationMetricConfig   `mapstructure:"netprobe.interface.utilization"`
 	NetprobeNetfilterBytes         NetprobeNetfilterBytesMetricConfig         `mapstructure:"netprobe.netfilter.bytes"`
 	NetprobeNetfilterPackets       NetprobeNetfilterPacketsMetricConfig       `mapstructure:"netprobe.netfilter.packets"`
+	NetprobeSocketBytesRecv        NetprobeSocketBytesRecvMetricConfig        `mapstructure:"netprobe.socket.bytes.recv"`
+	NetprobeSocketBytesSent        NetprobeSocketBytesSentMetricConfig        `mapstructure:"netprobe.socket.bytes.sent"`
+	NetprobeSocketConnections      NetprobeSocketConnectionsMetricConfig      `mapstructure:"netprobe.socket.connections"`
+	NetprobeSocketEvents           NetprobeSocketEventsMetricConfig           `mapstructure:"netprobe.socket.events"`
+	NetprobeTCPFailedConnections   NetprobeTCPFailedConnectionsMetricConfig   `mapstructure:"netprobe.tcp.failed.connections"`
+	NetprobeTCPListenOverflows     NetprobeTCPListenOverflowsMetricConfig     `mapstructure:"netprobe.tcp.listen.overflows"`
+	NetprobeTCPResets              NetprobeTCPResetsMetricConfig              `mapstructure:"netprobe.tcp.resets"`
+	NetprobeTCPRetransmits         NetprobeTCPRetransmitsMetricConfig         `mapstructure:"netprobe.tcp.retransmits"`
 	NetprobeVxlanBytes             NetprobeVxlanBytesMetricConfig             `mapstructure:"netprobe.vxlan.bytes"`
 	NetprobeVxlanPackets           NetprobeVxlanPacketsMetricConfig           `mapstructure:"netprobe.vxlan.packets"`
 	NetprobeVxlanTunnelsActive     NetprobeVxlanTunnelsActiveMetricConfig     `mapstructure:"netprobe.vxlan.tunnels.active"`
@@ -472,6 +640,30 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		NetprobeNetfilterPackets: NetprobeNetfilterPacketsMetricConfig{
+			Enabled: true,
+		},
+		NetprobeSocketBytesRecv: NetprobeSocketBytesRecvMetricConfig{
+			Enabled: true,
+		},
+		NetprobeSocketBytesSent: NetprobeSocketBytesSentMetricConfig{
+			Enabled: true,
+		},
+		NetprobeSocketConnections: NetprobeSocketConnectionsMetricConfig{
+			Enabled: true,
+		},
+		NetprobeSocketEvents: NetprobeSocketEventsMetricConfig{
+			Enabled: true,
+		},
+		NetprobeTCPFailedConnections: NetprobeTCPFailedConnectionsMetricConfig{
+			Enabled: true,
+		},
+		NetprobeTCPListenOverflows: NetprobeTCPListenOverflowsMetricConfig{
+			Enabled: true,
+		},
+		NetprobeTCPResets: NetprobeTCPResetsMetricConfig{
+			Enabled: true,
+		},
+		NetprobeTCPRetransmits: NetprobeTCPRetransmitsMetricConfig{
 			Enabled: true,
 		},
 		NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{

@@ -68,6 +68,30 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetprobeNetfilterPackets: NetprobeNetfilterPacketsMetricConfig{
 						Enabled: true,
 					},
+					NetprobeSocketBytesRecv: NetprobeSocketBytesRecvMetricConfig{
+						Enabled: true,
+					},
+					NetprobeSocketBytesSent: NetprobeSocketBytesSentMetricConfig{
+						Enabled: true,
+					},
+					NetprobeSocketConnections: NetprobeSocketConnectionsMetricConfig{
+						Enabled: true,
+					},
+					NetprobeSocketEvents: NetprobeSocketEventsMetricConfig{
+						Enabled: true,
+					},
+					NetprobeTCPFailedConnections: NetprobeTCPFailedConnectionsMetricConfig{
+						Enabled: true,
+					},
+					NetprobeTCPListenOverflows: NetprobeTCPListenOverflowsMetricConfig{
+						Enabled: true,
+					},
+					NetprobeTCPResets: NetprobeTCPResetsMetricConfig{
+						Enabled: true,
+					},
+					NetprobeTCPRetransmits: NetprobeTCPRetransmitsMetricConfig{
+						Enabled: true,
+					},
 					NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{
 						Enabled: true,
 					},
@@ -135,6 +159,30 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetprobeNetfilterPackets: NetprobeNetfilterPacketsMetricConfig{
 						Enabled: false,
 					},
+					NetprobeSocketBytesRecv: NetprobeSocketBytesRecvMetricConfig{
+						Enabled: false,
+					},
+					NetprobeSocketBytesSent: NetprobeSocketBytesSentMetricConfig{
+						Enabled: false,
+					},
+					NetprobeSocketConnections: NetprobeSocketConnectionsMetricConfig{
+						Enabled: false,
+					},
+					NetprobeSocketEvents: NetprobeSocketEventsMetricConfig{
+						Enabled: false,
+					},
+					NetprobeTCPFailedConnections: NetprobeTCPFailedConnectionsMetricConfig{
+						Enabled: false,
+					},
+					NetprobeTCPListenOverflows: NetprobeTCPListenOverflowsMetricConfig{
+						Enabled: false,
+					},
+					NetprobeTCPResets: NetprobeTCPResetsMetricConfig{
+						Enabled: false,
+					},
+					NetprobeTCPRetransmits: NetprobeTCPRetransmitsMetricConfig{
+						Enabled: false,
+					},
 					NetprobeVxlanBytes: NetprobeVxlanBytesMetricConfig{
 						Enabled: false,
 					},
@@ -160,7 +208,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeDropsMetricConfig{}, NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeInterfaceUtilizationMetricConfig{}, NetprobeNetfilterBytesMetricConfig{}, NetprobeNetfilterPacketsMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeDropsMetricConfig{}, NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeInterfaceUtilizationMetricConfig{}, NetprobeNetfilterBytesMetricConfig{}, NetprobeNetfilterPacketsMetricConfig{}, NetprobeSocketBytesRecvMetricConfig{}, NetprobeSocketBytesSentMetricConfig{}, NetprobeSocketConnectionsMetricConfig{}, NetprobeSocketEventsMetricConfig{}, NetprobeTCPFailedConnectionsMetricConfig{}, NetprobeTCPListenOverflowsMetricConfig{}, NetprobeTCPResetsMetricConfig{}, NetprobeTCPRetransmitsMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

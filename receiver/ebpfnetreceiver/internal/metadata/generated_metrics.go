@@ -18,6 +18,108 @@ const (
 	AggregationStrategyMax = "max"
 )
 
+// AttributeErrorType specifies the value error.type attribute.
+type AttributeErrorType int
+
+const (
+	_ AttributeErrorType = iota
+	AttributeErrorTypeRefused
+	AttributeErrorTypeTimeout
+	AttributeErrorTypeReset
+	AttributeErrorTypeUnreachable
+	AttributeErrorTypeCanceled
+	AttributeErrorTypeOTHER
+)
+
+// String returns the string representation of the AttributeErrorType.
+func (av AttributeErrorType) String() string {
+	switch av {
+	case AttributeErrorTypeRefused:
+		return "refused"
+	case AttributeErrorTypeTimeout:
+		return "timeout"
+	case AttributeErrorTypeReset:
+		return "reset"
+	case AttributeErrorTypeUnreachable:
+		return "unreachable"
+	case AttributeErrorTypeCanceled:
+		return "canceled"
+	case AttributeErrorTypeOTHER:
+		return "_OTHER"
+	}
+	return ""
+}
+
+// MapAttributeErrorType is a helper map of string to AttributeErrorType attribute value.
+var MapAttributeErrorType = map[string]AttributeErrorType{
+	"refused":     AttributeErrorTypeRefused,
+	"timeout":     AttributeErrorTypeTimeout,
+	"reset":       AttributeErrorTypeReset,
+	"unreachable": AttributeErrorTypeUnreachable,
+	"canceled":    AttributeErrorTypeCanceled,
+	"_OTHER":      AttributeErrorTypeOTHER,
+}
+
+// AttributeNetprobeConnectionPhase specifies the value netprobe.connection.phase attribute.
+type AttributeNetprobeConnectionPhase int
+
+const (
+	_ AttributeNetprobeConnectionPhase = iota
+	AttributeNetprobeConnectionPhaseConnect
+	AttributeNetprobeConnectionPhaseAccept
+	AttributeNetprobeConnectionPhaseClose
+	AttributeNetprobeConnectionPhaseFailed
+)
+
+// String returns the string representation of the AttributeNetprobeConnectionPhase.
+func (av AttributeNetprobeConnectionPhase) String() string {
+	switch av {
+	case AttributeNetprobeConnectionPhaseConnect:
+		return "connect"
+	case AttributeNetprobeConnectionPhaseAccept:
+		return "accept"
+	case AttributeNetprobeConnectionPhaseClose:
+		return "close"
+	case AttributeNetprobeConnectionPhaseFailed:
+		return "failed"
+	}
+	return ""
+}
+
+// MapAttributeNetprobeConnectionPhase is a helper map of string to AttributeNetprobeConnectionPhase attribute value.
+var MapAttributeNetprobeConnectionPhase = map[string]AttributeNetprobeConnectionPhase{
+	"connect": AttributeNetprobeConnectionPhaseConnect,
+	"accept":  AttributeNetprobeConnectionPhaseAccept,
+	"close":   AttributeNetprobeConnectionPhaseClose,
+	"failed":  AttributeNetprobeConnectionPhaseFailed,
+}
+
+// AttributeNetprobeConnectionRole specifies the value netprobe.connection.role attribute.
+type AttributeNetprobeConnectionRole int
+
+const (
+	_ AttributeNetprobeConnectionRole = iota
+	AttributeNetprobeConnectionRoleClient
+	AttributeNetprobeConnectionRoleServer
+)
+
+// String returns the string representation of the AttributeNetprobeConnectionRole.
+func (av AttributeNetprobeConnectionRole) String() string {
+	switch av {
+	case AttributeNetprobeConnectionRoleClient:
+		return "client"
+	case AttributeNetprobeConnectionRoleServer:
+		return "server"
+	}
+	return ""
+}
+
+// MapAttributeNetprobeConnectionRole is a helper map of string to AttributeNetprobeConnectionRole attribute value.
+var MapAttributeNetprobeConnectionRole = map[string]AttributeNetprobeConnectionRole{
+	"client": AttributeNetprobeConnectionRoleClient,
+	"server": AttributeNetprobeConnectionRoleServer,
+}
+
 // AttributeNetprobeNetfilterHook specifies the value netprobe.netfilter.hook attribute.
 type AttributeNetprobeNetfilterHook int
 
@@ -106,6 +208,32 @@ func (av AttributeNetprobeObservationDirection) String() string {
 var MapAttributeNetprobeObservationDirection = map[string]AttributeNetprobeObservationDirection{
 	"ingress": AttributeNetprobeObservationDirectionIngress,
 	"egress":  AttributeNetprobeObservationDirectionEgress,
+}
+
+// AttributeNetprobeTCPResetBy specifies the value netprobe.tcp.reset.by attribute.
+type AttributeNetprobeTCPResetBy int
+
+const (
+	_ AttributeNetprobeTCPResetBy = iota
+	AttributeNetprobeTCPResetByLocal
+	AttributeNetprobeTCPResetByRemote
+)
+
+// String returns the string representation of the AttributeNetprobeTCPResetBy.
+func (av AttributeNetprobeTCPResetBy) String() string {
+	switch av {
+	case AttributeNetprobeTCPResetByLocal:
+		return "local"
+	case AttributeNetprobeTCPResetByRemote:
+		return "remote"
+	}
+	return ""
+}
+
+// MapAttributeNetprobeTCPResetBy is a helper map of string to AttributeNetprobeTCPResetBy attribute value.
+var MapAttributeNetprobeTCPResetBy = map[string]AttributeNetprobeTCPResetBy{
+	"local":  AttributeNetprobeTCPResetByLocal,
+	"remote": AttributeNetprobeTCPResetByRemote,
 }
 
 // AttributeNetprobeXdpOutcome specifies the value netprobe.xdp.outcome attribute.
@@ -247,6 +375,38 @@ var MetricsInfo = metricsInfo{
 		Name:       "netprobe.netfilter.packets",
 		Attributes: []string{"netprobe.netfilter.hook", "network.type", "netprobe.netfilter.outcome"},
 	},
+	NetprobeSocketBytesRecv: metricInfo{
+		Name:       "netprobe.socket.bytes.recv",
+		Attributes: []string{"network.transport", "netprobe.connection.role"},
+	},
+	NetprobeSocketBytesSent: metricInfo{
+		Name:       "netprobe.socket.bytes.sent",
+		Attributes: []string{"network.transport", "netprobe.connection.role"},
+	},
+	NetprobeSocketConnections: metricInfo{
+		Name:       "netprobe.socket.connections",
+		Attributes: []string{"network.transport", "netprobe.connection.role"},
+	},
+	NetprobeSocketEvents: metricInfo{
+		Name:       "netprobe.socket.events",
+		Attributes: []string{"network.transport", "netprobe.connection.role", "netprobe.connection.phase"},
+	},
+	NetprobeTCPFailedConnections: metricInfo{
+		Name:       "netprobe.tcp.failed.connections",
+		Attributes: []string{"netprobe.connection.role", "error.type"},
+	},
+	NetprobeTCPListenOverflows: metricInfo{
+		Name:       "netprobe.tcp.listen.overflows",
+		Attributes: []string{"server.address", "server.port"},
+	},
+	NetprobeTCPResets: metricInfo{
+		Name:       "netprobe.tcp.resets",
+		Attributes: []string{"netprobe.connection.role", "netprobe.tcp.reset.by"},
+	},
+	NetprobeTCPRetransmits: metricInfo{
+		Name:       "netprobe.tcp.retransmits",
+		Attributes: []string{"netprobe.connection.role"},
+	},
 	NetprobeVxlanBytes: metricInfo{
 		Name:       "netprobe.vxlan.bytes",
 		Attributes: []string{"netprobe.tunnel.id", "netprobe.tunnel.source.address", "netprobe.tunnel.destination.address"},
@@ -287,6 +447,14 @@ type metricsInfo struct {
 	NetprobeInterfaceUtilization   metricInfo
 	NetprobeNetfilterBytes         metricInfo
 	NetprobeNetfilterPackets       metricInfo
+	NetprobeSocketBytesRecv        metricInfo
+	NetprobeSocketBytesSent        metricInfo
+	NetprobeSocketConnections      metricInfo
+	NetprobeSocketEvents           metricInfo
+	NetprobeTCPFailedConnections   metricInfo
+	NetprobeTCPListenOverflows     metricInfo
+	NetprobeTCPResets              metricInfo
+	NetprobeTCPRetransmits         metricInfo
 	NetprobeVxlanBytes             metricInfo
 	NetprobeVxlanPackets           metricInfo
 	NetprobeVxlanTunnelsActive     metricInfo
@@ -1072,6 +1240,446 @@ func newMetricNetprobeNetfilterPackets(cfg NetprobeNetfilterPacketsMetricConfig)
 	return m
 }
 
+type metricNetprobeSocketBytesRecv struct {
+	data     pmetric.Metric                      // data buffer for generated metric.
+	config   NetprobeSocketBytesRecvMetricConfig // metric config provided by user.
+	capacity int                                 // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.socket.bytes.recv metric with initial data.
+func (m *metricNetprobeSocketBytesRecv) init() {
+	m.data.SetName("netprobe.socket.bytes.recv")
+	m.data.SetDescription("Payload that sockets received, as programs read it for UDP, and as the kernel acknowledged it for TCP. Of connections that were there before, from then on.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeSocketBytesRecv) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkTransportAttributeValue string, netprobeConnectionRoleAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("netprobe.connection.role", netprobeConnectionRoleAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeSocketBytesRecv) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeSocketBytesRecv) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeSocketBytesRecv(cfg NetprobeSocketBytesRecvMetricConfig) metricNetprobeSocketBytesRecv {
+	m := metricNetprobeSocketBytesRecv{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeSocketBytesSent struct {
+	data     pmetric.Metric                      // data buffer for generated metric.
+	config   NetprobeSocketBytesSentMetricConfig // metric config provided by user.
+	capacity int                                 // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.socket.bytes.sent metric with initial data.
+func (m *metricNetprobeSocketBytesSent) init() {
+	m.data.SetName("netprobe.socket.bytes.sent")
+	m.data.SetDescription("Payload that sockets sent; what TCP sent again counts once.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeSocketBytesSent) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkTransportAttributeValue string, netprobeConnectionRoleAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("netprobe.connection.role", netprobeConnectionRoleAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeSocketBytesSent) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeSocketBytesSent) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeSocketBytesSent(cfg NetprobeSocketBytesSentMetricConfig) metricNetprobeSocketBytesSent {
+	m := metricNetprobeSocketBytesSent{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeSocketConnections struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   NetprobeSocketConnectionsMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.socket.connections metric with initial data.
+func (m *metricNetprobeSocketConnections) init() {
+	m.data.SetName("netprobe.socket.connections")
+	m.data.SetDescription("Connections that were established. UDP has none; a socket that sends or receives counts as one.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeSocketConnections) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkTransportAttributeValue string, netprobeConnectionRoleAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("netprobe.connection.role", netprobeConnectionRoleAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeSocketConnections) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeSocketConnections) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeSocketConnections(cfg NetprobeSocketConnectionsMetricConfig) metricNetprobeSocketConnections {
+	m := metricNetprobeSocketConnections{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeSocketEvents struct {
+	data     pmetric.Metric                   // data buffer for generated metric.
+	config   NetprobeSocketEventsMetricConfig // metric config provided by user.
+	capacity int                              // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.socket.events metric with initial data.
+func (m *metricNetprobeSocketEvents) init() {
+	m.data.SetName("netprobe.socket.events")
+	m.data.SetDescription("Connections that were opened by this end (connect) or by the other (accept), that ended (close), or were never established (failed).")
+	m.data.SetUnit("{event}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeSocketEvents) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, networkTransportAttributeValue string, netprobeConnectionRoleAttributeValue string, netprobeConnectionPhaseAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("netprobe.connection.role", netprobeConnectionRoleAttributeValue)
+	dp.Attributes().PutStr("netprobe.connection.phase", netprobeConnectionPhaseAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeSocketEvents) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeSocketEvents) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeSocketEvents(cfg NetprobeSocketEventsMetricConfig) metricNetprobeSocketEvents {
+	m := metricNetprobeSocketEvents{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeTCPFailedConnections struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   NetprobeTCPFailedConnectionsMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.tcp.failed.connections metric with initial data.
+func (m *metricNetprobeTCPFailedConnections) init() {
+	m.data.SetName("netprobe.tcp.failed.connections")
+	m.data.SetDescription("Connections that were never established, by the reason.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeTCPFailedConnections) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, netprobeConnectionRoleAttributeValue string, errorTypeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("netprobe.connection.role", netprobeConnectionRoleAttributeValue)
+	dp.Attributes().PutStr("error.type", errorTypeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeTCPFailedConnections) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeTCPFailedConnections) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeTCPFailedConnections(cfg NetprobeTCPFailedConnectionsMetricConfig) metricNetprobeTCPFailedConnections {
+	m := metricNetprobeTCPFailedConnections{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeTCPListenOverflows struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   NetprobeTCPListenOverflowsMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.tcp.listen.overflows metric with initial data.
+func (m *metricNetprobeTCPListenOverflows) init() {
+	m.data.SetName("netprobe.tcp.listen.overflows")
+	m.data.SetDescription("Connections that a listening socket did not take, because its queue was full or for want of memory. Present once there are any.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeTCPListenOverflows) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, serverAddressAttributeValue string, serverPortAttributeValue int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("server.address", serverAddressAttributeValue)
+	dp.Attributes().PutInt("server.port", serverPortAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeTCPListenOverflows) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeTCPListenOverflows) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeTCPListenOverflows(cfg NetprobeTCPListenOverflowsMetricConfig) metricNetprobeTCPListenOverflows {
+	m := metricNetprobeTCPListenOverflows{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeTCPResets struct {
+	data     pmetric.Metric                // data buffer for generated metric.
+	config   NetprobeTCPResetsMetricConfig // metric config provided by user.
+	capacity int                           // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.tcp.resets metric with initial data.
+func (m *metricNetprobeTCPResets) init() {
+	m.data.SetName("netprobe.tcp.resets")
+	m.data.SetDescription("Established connections that were broken off.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeTCPResets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, netprobeConnectionRoleAttributeValue string, netprobeTCPResetByAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("netprobe.connection.role", netprobeConnectionRoleAttributeValue)
+	dp.Attributes().PutStr("netprobe.tcp.reset.by", netprobeTCPResetByAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeTCPResets) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeTCPResets) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeTCPResets(cfg NetprobeTCPResetsMetricConfig) metricNetprobeTCPResets {
+	m := metricNetprobeTCPResets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeTCPRetransmits struct {
+	data     pmetric.Metric                     // data buffer for generated metric.
+	config   NetprobeTCPRetransmitsMetricConfig // metric config provided by user.
+	capacity int                                // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.tcp.retransmits metric with initial data.
+func (m *metricNetprobeTCPRetransmits) init() {
+	m.data.SetName("netprobe.tcp.retransmits")
+	m.data.SetDescription("Segments sent again, of the handshake too. Those that answer connects are the server's, whether or not a connection came of it.")
+	m.data.SetUnit("{segment}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeTCPRetransmits) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, netprobeConnectionRoleAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("netprobe.connection.role", netprobeConnectionRoleAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeTCPRetransmits) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeTCPRetransmits) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeTCPRetransmits(cfg NetprobeTCPRetransmitsMetricConfig) metricNetprobeTCPRetransmits {
+	m := metricNetprobeTCPRetransmits{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricNetprobeVxlanBytes struct {
 	data     pmetric.Metric                 // data buffer for generated metric.
 	config   NetprobeVxlanBytesMetricConfig // metric config provided by user.
@@ -1422,6 +2030,14 @@ type MetricsBuilder struct {
 	metricNetprobeInterfaceUtilization   metricNetprobeInterfaceUtilization
 	metricNetprobeNetfilterBytes         metricNetprobeNetfilterBytes
 	metricNetprobeNetfilterPackets       metricNetprobeNetfilterPackets
+	metricNetprobeSocketBytesRecv        metricNetprobeSocketBytesRecv
+	metricNetprobeSocketBytesSent        metricNetprobeSocketBytesSent
+	metricNetprobeSocketConnections      metricNetprobeSocketConnections
+	metricNetprobeSocketEvents           metricNetprobeSocketEvents
+	metricNetprobeTCPFailedConnections   metricNetprobeTCPFailedConnections
+	metricNetprobeTCPListenOverflows     metricNetprobeTCPListenOverflows
+	metricNetprobeTCPResets              metricNetprobeTCPResets
+	metricNetprobeTCPRetransmits         metricNetprobeTCPRetransmits
 	metricNetprobeVxlanBytes             metricNetprobeVxlanBytes
 	metricNetprobeVxlanPackets           metricNetprobeVxlanPackets
 	metricNetprobeVxlanTunnelsActive     metricNetprobeVxlanTunnelsActive
@@ -1467,6 +2083,14 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricNetprobeInterfaceUtilization:   newMetricNetprobeInterfaceUtilization(mbc.Metrics.NetprobeInterfaceUtilization),
 		metricNetprobeNetfilterBytes:         newMetricNetprobeNetfilterBytes(mbc.Metrics.NetprobeNetfilterBytes),
 		metricNetprobeNetfilterPackets:       newMetricNetprobeNetfilterPackets(mbc.Metrics.NetprobeNetfilterPackets),
+		metricNetprobeSocketBytesRecv:        newMetricNetprobeSocketBytesRecv(mbc.Metrics.NetprobeSocketBytesRecv),
+		metricNetprobeSocketBytesSent:        newMetricNetprobeSocketBytesSent(mbc.Metrics.NetprobeSocketBytesSent),
+		metricNetprobeSocketConnections:      newMetricNetprobeSocketConnections(mbc.Metrics.NetprobeSocketConnections),
+		metricNetprobeSocketEvents:           newMetricNetprobeSocketEvents(mbc.Metrics.NetprobeSocketEvents),
+		metricNetprobeTCPFailedConnections:   newMetricNetprobeTCPFailedConnections(mbc.Metrics.NetprobeTCPFailedConnections),
+		metricNetprobeTCPListenOverflows:     newMetricNetprobeTCPListenOverflows(mbc.Metrics.NetprobeTCPListenOverflows),
+		metricNetprobeTCPResets:              newMetricNetprobeTCPResets(mbc.Metrics.NetprobeTCPResets),
+		metricNetprobeTCPRetransmits:         newMetricNetprobeTCPRetransmits(mbc.Metrics.NetprobeTCPRetransmits),
 		metricNetprobeVxlanBytes:             newMetricNetprobeVxlanBytes(mbc.Metrics.NetprobeVxlanBytes),
 		metricNetprobeVxlanPackets:           newMetricNetprobeVxlanPackets(mbc.Metrics.NetprobeVxlanPackets),
 		metricNetprobeVxlanTunnelsActive:     newMetricNetprobeVxlanTunnelsActive(mbc.Metrics.NetprobeVxlanTunnelsActive),
@@ -1553,6 +2177,14 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricNetprobeInterfaceUtilization.emit(ils.Metrics())
 	mb.metricNetprobeNetfilterBytes.emit(ils.Metrics())
 	mb.metricNetprobeNetfilterPackets.emit(ils.Metrics())
+	mb.metricNetprobeSocketBytesRecv.emit(ils.Metrics())
+	mb.metricNetprobeSocketBytesSent.emit(ils.Metrics())
+	mb.metricNetprobeSocketConnections.emit(ils.Metrics())
+	mb.metricNetprobeSocketEvents.emit(ils.Metrics())
+	mb.metricNetprobeTCPFailedConnections.emit(ils.Metrics())
+	mb.metricNetprobeTCPListenOverflows.emit(ils.Metrics())
+	mb.metricNetprobeTCPResets.emit(ils.Metrics())
+	mb.metricNetprobeTCPRetransmits.emit(ils.Metrics())
 	mb.metricNetprobeVxlanBytes.emit(ils.Metrics())
 	mb.metricNetprobeVxlanPackets.emit(ils.Metrics())
 	mb.metricNetprobeVxlanTunnelsActive.emit(ils.Metrics())
@@ -1648,6 +2280,46 @@ func (mb *MetricsBuilder) RecordNetprobeNetfilterBytesDataPoint(ts pcommon.Times
 // RecordNetprobeNetfilterPacketsDataPoint adds a data point to netprobe.netfilter.packets metric.
 func (mb *MetricsBuilder) RecordNetprobeNetfilterPacketsDataPoint(ts pcommon.Timestamp, val int64, netprobeNetfilterHookAttributeValue AttributeNetprobeNetfilterHook, networkTypeAttributeValue AttributeNetworkType, netprobeNetfilterOutcomeAttributeValue AttributeNetprobeNetfilterOutcome) {
 	mb.metricNetprobeNetfilterPackets.recordDataPoint(mb.startTime, ts, val, netprobeNetfilterHookAttributeValue.String(), networkTypeAttributeValue.String(), netprobeNetfilterOutcomeAttributeValue.String())
+}
+
+// RecordNetprobeSocketBytesRecvDataPoint adds a data point to netprobe.socket.bytes.recv metric.
+func (mb *MetricsBuilder) RecordNetprobeSocketBytesRecvDataPoint(ts pcommon.Timestamp, val int64, networkTransportAttributeValue string, netprobeConnectionRoleAttributeValue AttributeNetprobeConnectionRole) {
+	mb.metricNetprobeSocketBytesRecv.recordDataPoint(mb.startTime, ts, val, networkTransportAttributeValue, netprobeConnectionRoleAttributeValue.String())
+}
+
+// RecordNetprobeSocketBytesSentDataPoint adds a data point to netprobe.socket.bytes.sent metric.
+func (mb *MetricsBuilder) RecordNetprobeSocketBytesSentDataPoint(ts pcommon.Timestamp, val int64, networkTransportAttributeValue string, netprobeConnectionRoleAttributeValue AttributeNetprobeConnectionRole) {
+	mb.metricNetprobeSocketBytesSent.recordDataPoint(mb.startTime, ts, val, networkTransportAttributeValue, netprobeConnectionRoleAttributeValue.String())
+}
+
+// RecordNetprobeSocketConnectionsDataPoint adds a data point to netprobe.socket.connections metric.
+func (mb *MetricsBuilder) RecordNetprobeSocketConnectionsDataPoint(ts pcommon.Timestamp, val int64, networkTransportAttributeValue string, netprobeConnectionRoleAttributeValue AttributeNetprobeConnectionRole) {
+	mb.metricNetprobeSocketConnections.recordDataPoint(mb.startTime, ts, val, networkTransportAttributeValue, netprobeConnectionRoleAttributeValue.String())
+}
+
+// RecordNetprobeSocketEventsDataPoint adds a data point to netprobe.socket.events metric.
+func (mb *MetricsBuilder) RecordNetprobeSocketEventsDataPoint(ts pcommon.Timestamp, val int64, networkTransportAttributeValue string, netprobeConnectionRoleAttributeValue AttributeNetprobeConnectionRole, netprobeConnectionPhaseAttributeValue AttributeNetprobeConnectionPhase) {
+	mb.metricNetprobeSocketEvents.recordDataPoint(mb.startTime, ts, val, networkTransportAttributeValue, netprobeConnectionRoleAttributeValue.String(), netprobeConnectionPhaseAttributeValue.String())
+}
+
+// RecordNetprobeTCPFailedConnectionsDataPoint adds a data point to netprobe.tcp.failed.connections metric.
+func (mb *MetricsBuilder) RecordNetprobeTCPFailedConnectionsDataPoint(ts pcommon.Timestamp, val int64, netprobeConnectionRoleAttributeValue AttributeNetprobeConnectionRole, errorTypeAttributeValue AttributeErrorType) {
+	mb.metricNetprobeTCPFailedConnections.recordDataPoint(mb.startTime, ts, val, netprobeConnectionRoleAttributeValue.String(), errorTypeAttributeValue.String())
+}
+
+// RecordNetprobeTCPListenOverflowsDataPoint adds a data point to netprobe.tcp.listen.overflows metric.
+func (mb *MetricsBuilder) RecordNetprobeTCPListenOverflowsDataPoint(ts pcommon.Timestamp, val int64, serverAddressAttributeValue string, serverPortAttributeValue int64) {
+	mb.metricNetprobeTCPListenOverflows.recordDataPoint(mb.startTime, ts, val, serverAddressAttributeValue, serverPortAttributeValue)
+}
+
+// RecordNetprobeTCPResetsDataPoint adds a data point to netprobe.tcp.resets metric.
+func (mb *MetricsBuilder) RecordNetprobeTCPResetsDataPoint(ts pcommon.Timestamp, val int64, netprobeConnectionRoleAttributeValue AttributeNetprobeConnectionRole, netprobeTCPResetByAttributeValue AttributeNetprobeTCPResetBy) {
+	mb.metricNetprobeTCPResets.recordDataPoint(mb.startTime, ts, val, netprobeConnectionRoleAttributeValue.String(), netprobeTCPResetByAttributeValue.String())
+}
+
+// RecordNetprobeTCPRetransmitsDataPoint adds a data point to netprobe.tcp.retransmits metric.
+func (mb *MetricsBuilder) RecordNetprobeTCPRetransmitsDataPoint(ts pcommon.Timestamp, val int64, netprobeConnectionRoleAttributeValue AttributeNetprobeConnectionRole) {
+	mb.metricNetprobeTCPRetransmits.recordDataPoint(mb.startTime, ts, val, netprobeConnectionRoleAttributeValue.String())
 }
 
 // RecordNetprobeVxlanBytesDataPoint adds a data point to netprobe.vxlan.bytes metric.

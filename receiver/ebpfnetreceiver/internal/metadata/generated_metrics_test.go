@@ -101,6 +101,30 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordNetprobeNetfilterPacketsDataPoint(ts, 1, AttributeNetprobeNetfilterHookPrerouting, AttributeNetworkTypeIpv4, AttributeNetprobeNetfilterOutcomeSeen)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordNetprobeSocketBytesRecvDataPoint(ts, 1, "network.transport-val", AttributeNetprobeConnectionRoleClient)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeSocketBytesSentDataPoint(ts, 1, "network.transport-val", AttributeNetprobeConnectionRoleClient)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeSocketConnectionsDataPoint(ts, 1, "network.transport-val", AttributeNetprobeConnectionRoleClient)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeSocketEventsDataPoint(ts, 1, "network.transport-val", AttributeNetprobeConnectionRoleClient, AttributeNetprobeConnectionPhaseConnect)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeTCPFailedConnectionsDataPoint(ts, 1, AttributeNetprobeConnectionRoleClient, AttributeErrorTypeRefused)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeTCPListenOverflowsDataPoint(ts, 1, "server.address-val", 11)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeTCPResetsDataPoint(ts, 1, AttributeNetprobeConnectionRoleClient, AttributeNetprobeTCPResetByLocal)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNetprobeTCPRetransmitsDataPoint(ts, 1, AttributeNetprobeConnectionRoleClient)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordNetprobeVxlanBytesDataPoint(ts, 1, 18, "netprobe.tunnel.source.address-val", "netprobe.tunnel.destination.address-val")
 			defaultMetricsCount++
 			allMetricsCount++
@@ -452,6 +476,166 @@ func TestMetricsBuilder(t *testing.T) {
 					netprobeNetfilterOutcomeAttrVal, ok := dp.Attributes().Get("netprobe.netfilter.outcome")
 					assert.True(t, ok)
 					assert.Equal(t, "seen", netprobeNetfilterOutcomeAttrVal.Str())
+				case "netprobe.socket.bytes.recv":
+					assert.False(t, validatedMetrics["netprobe.socket.bytes.recv"], "Found a duplicate in the metrics slice: netprobe.socket.bytes.recv")
+					validatedMetrics["netprobe.socket.bytes.recv"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Payload that sockets received, as programs read it for UDP, and as the kernel acknowledged it for TCP. Of connections that were there before, from then on.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					networkTransportAttrVal, ok := dp.Attributes().Get("network.transport")
+					assert.True(t, ok)
+					assert.Equal(t, "network.transport-val", networkTransportAttrVal.Str())
+					netprobeConnectionRoleAttrVal, ok := dp.Attributes().Get("netprobe.connection.role")
+					assert.True(t, ok)
+					assert.Equal(t, "client", netprobeConnectionRoleAttrVal.Str())
+				case "netprobe.socket.bytes.sent":
+					assert.False(t, validatedMetrics["netprobe.socket.bytes.sent"], "Found a duplicate in the metrics slice: netprobe.socket.bytes.sent")
+					validatedMetrics["netprobe.socket.bytes.sent"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Payload that sockets sent; what TCP sent again counts once.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					networkTransportAttrVal, ok := dp.Attributes().Get("network.transport")
+					assert.True(t, ok)
+					assert.Equal(t, "network.transport-val", networkTransportAttrVal.Str())
+					netprobeConnectionRoleAttrVal, ok := dp.Attributes().Get("netprobe.connection.role")
+					assert.True(t, ok)
+					assert.Equal(t, "client", netprobeConnectionRoleAttrVal.Str())
+				case "netprobe.socket.connections":
+					assert.False(t, validatedMetrics["netprobe.socket.connections"], "Found a duplicate in the metrics slice: netprobe.socket.connections")
+					validatedMetrics["netprobe.socket.connections"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Connections that were established. UDP has none; a socket that sends or receives counts as one.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					networkTransportAttrVal, ok := dp.Attributes().Get("network.transport")
+					assert.True(t, ok)
+					assert.Equal(t, "network.transport-val", networkTransportAttrVal.Str())
+					netprobeConnectionRoleAttrVal, ok := dp.Attributes().Get("netprobe.connection.role")
+					assert.True(t, ok)
+					assert.Equal(t, "client", netprobeConnectionRoleAttrVal.Str())
+				case "netprobe.socket.events":
+					assert.False(t, validatedMetrics["netprobe.socket.events"], "Found a duplicate in the metrics slice: netprobe.socket.events")
+					validatedMetrics["netprobe.socket.events"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Connections that were opened by this end (connect) or by the other (accept), that ended (close), or were never established (failed).", mi.Description())
+					assert.Equal(t, "{event}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					networkTransportAttrVal, ok := dp.Attributes().Get("network.transport")
+					assert.True(t, ok)
+					assert.Equal(t, "network.transport-val", networkTransportAttrVal.Str())
+					netprobeConnectionRoleAttrVal, ok := dp.Attributes().Get("netprobe.connection.role")
+					assert.True(t, ok)
+					assert.Equal(t, "client", netprobeConnectionRoleAttrVal.Str())
+					netprobeConnectionPhaseAttrVal, ok := dp.Attributes().Get("netprobe.connection.phase")
+					assert.True(t, ok)
+					assert.Equal(t, "connect", netprobeConnectionPhaseAttrVal.Str())
+				case "netprobe.tcp.failed.connections":
+					assert.False(t, validatedMetrics["netprobe.tcp.failed.connections"], "Found a duplicate in the metrics slice: netprobe.tcp.failed.connections")
+					validatedMetrics["netprobe.tcp.failed.connections"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Connections that were never established, by the reason.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					netprobeConnectionRoleAttrVal, ok := dp.Attributes().Get("netprobe.connection.role")
+					assert.True(t, ok)
+					assert.Equal(t, "client", netprobeConnectionRoleAttrVal.Str())
+					errorTypeAttrVal, ok := dp.Attributes().Get("error.type")
+					assert.True(t, ok)
+					assert.Equal(t, "refused", errorTypeAttrVal.Str())
+				case "netprobe.tcp.listen.overflows":
+					assert.False(t, validatedMetrics["netprobe.tcp.listen.overflows"], "Found a duplicate in the metrics slice: netprobe.tcp.listen.overflows")
+					validatedMetrics["netprobe.tcp.listen.overflows"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Connections that a listening socket did not take, because its queue was full or for want of memory. Present once there are any.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					serverAddressAttrVal, ok := dp.Attributes().Get("server.address")
+					assert.True(t, ok)
+					assert.Equal(t, "server.address-val", serverAddressAttrVal.Str())
+					serverPortAttrVal, ok := dp.Attributes().Get("server.port")
+					assert.True(t, ok)
+					assert.EqualValues(t, 11, serverPortAttrVal.Int())
+				case "netprobe.tcp.resets":
+					assert.False(t, validatedMetrics["netprobe.tcp.resets"], "Found a duplicate in the metrics slice: netprobe.tcp.resets")
+					validatedMetrics["netprobe.tcp.resets"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Established connections that were broken off.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					netprobeConnectionRoleAttrVal, ok := dp.Attributes().Get("netprobe.connection.role")
+					assert.True(t, ok)
+					assert.Equal(t, "client", netprobeConnectionRoleAttrVal.Str())
+					netprobeTCPResetByAttrVal, ok := dp.Attributes().Get("netprobe.tcp.reset.by")
+					assert.True(t, ok)
+					assert.Equal(t, "local", netprobeTCPResetByAttrVal.Str())
+				case "netprobe.tcp.retransmits":
+					assert.False(t, validatedMetrics["netprobe.tcp.retransmits"], "Found a duplicate in the metrics slice: netprobe.tcp.retransmits")
+					validatedMetrics["netprobe.tcp.retransmits"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Segments sent again, of the handshake too. Those that answer connects are the server's, whether or not a connection came of it.", mi.Description())
+					assert.Equal(t, "{segment}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					netprobeConnectionRoleAttrVal, ok := dp.Attributes().Get("netprobe.connection.role")
+					assert.True(t, ok)
+					assert.Equal(t, "client", netprobeConnectionRoleAttrVal.Str())
 				case "netprobe.vxlan.bytes":
 					assert.False(t, validatedMetrics["netprobe.vxlan.bytes"], "Found a duplicate in the metrics slice: netprobe.vxlan.bytes")
 					validatedMetrics["netprobe.vxlan.bytes"] = true

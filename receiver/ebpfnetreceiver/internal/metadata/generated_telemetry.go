@@ -27,6 +27,7 @@ type TelemetryBuilder struct {
 	mu                                sync.Mutex
 	registrations                     []metric.Registration
 	ReceiverEbpfnetBytes              metric.Int64Counter
+	ReceiverEbpfnetConnectionsLost    metric.Int64Counter
 	ReceiverEbpfnetDropsUncounted     metric.Int64Counter
 	ReceiverEbpfnetFlowEntries        metric.Int64Gauge
 	ReceiverEbpfnetFlowOverflowed     metric.Int64Counter
@@ -40,6 +41,7 @@ type TelemetryBuilder struct {
 	ReceiverEbpfnetParsedBytes        metric.Int64Counter
 	ReceiverEbpfnetParsedPackets      metric.Int64Counter
 	ReceiverEbpfnetPrograms           metric.Int64Gauge
+	ReceiverEbpfnetSockets            metric.Int64Gauge
 	ReceiverEbpfnetTunnelRefused      metric.Int64Counter
 }
 
@@ -76,6 +78,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver.ebpfnet.bytes",
 		metric.WithDescription("Bytes of the packets in receiver.ebpfnet.packets, tunnel headers included. [Development]"),
 		metric.WithUnit("By"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetConnectionsLost, err = builder.meter.Int64Counter(
+		"otelcol_receiver.ebpfnet.connections.lost",
+		metric.WithDescription("Connections of which more is missing than that they were counted, by cause. [Development]"),
+		metric.WithUnit("{connection}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfnetDropsUncounted, err = builder.meter.Int64Counter(
@@ -154,6 +162,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver.ebpfnet.programs",
 		metric.WithDescription("Interfaces that a program is attached to, by hook, by the mode used and by why a better one was not. [Development]"),
 		metric.WithUnit("{interface}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetSockets, err = builder.meter.Int64Gauge(
+		"otelcol_receiver.ebpfnet.sockets",
+		metric.WithDescription("Sockets that are watched, those that listen included. [Development]"),
+		metric.WithUnit("{socket}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfnetTunnelRefused, err = builder.meter.Int64Counter(

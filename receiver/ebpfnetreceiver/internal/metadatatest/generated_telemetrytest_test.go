@@ -20,6 +20,7 @@ func TestSetupTelemetry(t *testing.T) {
 	require.NoError(t, err)
 	defer tb.Shutdown()
 	tb.ReceiverEbpfnetBytes.Add(context.Background(), 1)
+	tb.ReceiverEbpfnetConnectionsLost.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetDropsUncounted.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowEntries.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowOverflowed.Add(context.Background(), 1)
@@ -33,8 +34,12 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.ReceiverEbpfnetParsedBytes.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetParsedPackets.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetPrograms.Record(context.Background(), 1)
+	tb.ReceiverEbpfnetSockets.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetTunnelRefused.Add(context.Background(), 1)
 	AssertEqualReceiverEbpfnetBytes(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetConnectionsLost(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetDropsUncounted(t, testTel,
@@ -74,6 +79,9 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetPrograms(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetSockets(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetTunnelRefused(t, testTel,

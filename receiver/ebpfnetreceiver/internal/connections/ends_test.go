@@ -1,0 +1,149 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package connections
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/netprobe-otel/netprobe/internal/flow"
+)
+
+// sent gives the record of what the connection's own end sends.
+func sent(c flow.Connection) flow.Record {
+	t := c.Tuple()
+	return flow.Record{Key: flow.Key{
+		Source: t.Source, Destination: t.Destination, SourcePort: t.SourcePort, DestinationPort: t.DestinationPort,
+		Protocol: t.Protocol, Has: flow.HasPorts,
+	}}
+}
+
+func completed(e Ends, rec flow.Record) flow.Record {
+	e.Complete(&rec)
+	return rec
+}
+
+func quality(c flow.Connection, rtt time.Duration, retransmits uint32) flow.Connection {
+	c.RTT, c.Now.Retransmits = rtt, retransmits
+	return c
+}
+
+func TestFlowOfOneLocalEnd(t *testing.T) {
+	c := quality(opened(1), 5*time.Millisecond, 2)
+	ends := New(here, 1).Update([]flow.Connection{c}, nil).Ends
+
+	rec := completed(ends, sent(c))
+	require.Equal(t, &c.Process, rec.Process)
+	require.Equal(t, &flow.TCPQuality{RTT: c.RTT, Retransmits: 2, HasRetransmits: true}, rec.TCP)
+	// what comes back is sent again by an end that is not known here
+	rec = completed(ends, sent(accepted(9)))
+	require.Equal(t, &c.Process, rec.Process)
+	require.Equal(t, &flow.TCPQuality{RTT: c.RTT}, rec.TCP)
+	// another record of the same packets does not count them again
+	require.Zero(t, completed(ends, sent(c)).TCP.Retransmits)
+
+	other := c
+	other.Local = server
+	require.Nil(t, completed(ends, sent(other)).TCP)
+}
+
+func TestFlowOfTwoLocalEnds(t *testing.T) {
+	c, s := quality(opened(1), 5*time.Millisecond, 2), quality(accepted(2), 3*time.Millisecond, 1)
+	s.NetNS = there
+	c.ResetSent, s.ResetReceived = true, true
+	ends := New(here, 1).Update(nil, []flow.Connection{closed(c), closed(s)}).Ends
+
+	rec := completed(ends, sent(c))
+	require.Equal(t, &c.Process, rec.Process, "the sender's")
+	require.Equal(t, &flow.TCPQuality{RTT: c.RTT, Retransmits: 2, HasRetransmits: true, Resets: 1}, rec.TCP, "a reset that both know of is one")
+	rec = completed(ends, sent(s))
+	require.Equal(t, &s.Process, rec.Process)
+	require.Equal(t, &flow.TCPQuality{RTT: s.RTT, Retransmits: 1, HasRetransmits: true}, rec.TCP)
+}
+
+// Only what is new in the interval is on its records.
+func TestFlowHasItsIntervalOnly(t *testing.T) {
+	table := New(here, 1)
+	table.Update([]flow.Connection{quality(opened(1), time.Millisecond, 2)}, nil)
+	ends := table.Update([]flow.Connection{quality(opened(1), time.Millisecond, 5)}, nil).Ends
+	require.EqualValues(t, 3, completed(ends, sent(opened(1))).TCP.Retransmits)
+
+	reset := quality(opened(1), time.Millisecond, 5)
+	reset.ResetReceived = true
+	ends = table.Update([]flow.Connection{reset}, nil).Ends
+	require.Zero(t, completed(ends, sent(accepted(0))).TCP.Resets, "it has not ended yet")
+	ends = table.Update(nil, []flow.Connection{closed(reset)}).Ends
+	require.EqualValues(t, 1, completed(ends, sent(accepted(0))).TCP.Resets)
+}
+
+func TestFlowOfSeveralNamespaces(t *testing.T) {
+	in := func(netns uint32, socket uint64) flow.Connection {
+		c := opened(socket)
+		c.NetNS, c.Process.PID = netns, netns
+		return c
+	}
+	for name, tt := range map[string]struct {
+		connections []flow.Connection
+		want        uint32 // PID
+	}{
+		"own is first":        {[]flow.Connection{in(here, 1), in(there, 2)}, here},
+		"own is last":         {[]flow.Connection{in(there, 1), in(here, 2)}, here},
+		"own is in between":   {[]flow.Connection{in(there, 1), in(here, 2), in(elsewhere, 3)}, here},
+		"one that is not own": {[]flow.Connection{in(there, 1)}, there},
+		"several, none own":   {[]flow.Connection{in(there, 1), in(elsewhere, 2)}, 0},
+		"own after several":   {[]flow.Connection{in(there, 1), in(elsewhere, 2), in(here, 3)}, here},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rec := completed(New(here, 1).Update(tt.connections, nil).Ends, sent(opened(0)))
+			if tt.want == 0 {
+				require.Nil(t, rec.Process)
+				return
+			}
+			require.Equal(t, tt.want, rec.Process.PID)
+		})
+	}
+}
+
+// One connection after the other, with the same ports.
+func TestFlowOfConnectionsInTurn(t *testing.T) {
+	first, second := quality(opened(1), 9*time.Millisecond, 2), quality(opened(2), 5*time.Millisecond, 1)
+	ends := New(here, 1).Update([]flow.Connection{second}, []flow.Connection{closed(first)}).Ends
+	require.EqualValues(t, 3, completed(ends, sent(first)).TCP.Retransmits)
+}
+
+func TestFlowThatIsTranslated(t *testing.T) {
+	c := quality(opened(1), time.Millisecond, 4)
+	ends := New(here, 1).Update([]flow.Connection{c}, nil).Ends
+	rec := sent(c)
+	socket := rec.Tuple()
+	rec.DestinationPort = 8080 // as the interface sees it
+	rec.NAT = &flow.NAT{Other: socket}
+	rec = completed(ends, rec)
+	require.Equal(t, &c.Process, rec.Process)
+	require.EqualValues(t, 4, rec.TCP.Retransmits)
+}
+
+func TestFlowOfUDP(t *testing.T) {
+	c := opened(1)
+	c.Protocol = flow.UDP
+	ends := New(here, 1).Update([]flow.Connection{c}, nil).Ends
+	rec := completed(ends, sent(c))
+	require.Equal(t, &c.Process, rec.Process)
+	require.Nil(t, rec.TCP)
+	rec.Has, rec.Process = flow.IsFragment, nil
+	require.Nil(t, completed(ends, rec).Process, "it has no ports to tell by")
+	nobody := c
+	nobody.Process = flow.Process{}
+	ends = New(here, 1).Update([]flow.Connection{nobody}, nil).Ends
+	require.Nil(t, completed(ends, sent(c)).Process)
+}
+
+// A socket that has no other end sends packets that its table cannot tell apart.
+func TestSocketsWithoutOtherEnd(t *testing.T) {
+	c := opened(1)
+	c.Protocol, c.Remote = flow.UDP, flow.Connection{}.Remote
+	require.Empty(t, New(here, 1).Update([]flow.Connection{c, listening(2, server, 0)}, nil).Ends)
+}
