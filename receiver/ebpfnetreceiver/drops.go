@@ -30,10 +30,12 @@ func (s *session) openDrops() {
 		return
 	}
 	p, err := drops.Load(s.dropOptions())
+	s.features.add(featureDrops, err)
 	if err != nil {
 		s.logger.Warn("Nothing that the kernel drops is counted; to do without it, set drops::mode to off", zap.Error(err))
 		return
 	}
+	addFeatures(s.features, featureDrops, dropFeatures(p.Features()))
 	s.useDrops(p)
 }
 

@@ -45,6 +45,7 @@ type fakeProbe struct {
 	onDetach func()
 
 	modes       []probe.Attachment
+	features    []probe.Feature
 	attachErr   map[int]error
 	removeErr   error
 	detachErr   error
@@ -137,6 +138,8 @@ func (f *fakeProbe) Health() (probe.Health, error) {
 	defer f.mu.Unlock()
 	return f.health, f.healthErr
 }
+
+func (f *fakeProbe) Features() []probe.Feature { return f.features }
 
 func (f *fakeProbe) Close() error {
 	f.mu.Lock()

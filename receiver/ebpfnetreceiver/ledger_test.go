@@ -161,6 +161,7 @@ func newBooks(t *testing.T, cfg *Config, logs, metrics pipeline) *books {
 	var err error
 	b.telemetry, err = newTelemetry(set.TelemetrySettings, cfg.flowsEnabled())
 	require.NoError(t, err)
+	b.features = newFeatures(cfg, b.telemetry.builder)
 	b.totals, b.watched = aggregate.NewInterfaces(), newWatchList(netdev.Filter{})
 	b.watched.attached[owned], b.watched.attached[noted] = device(owned, "fake1"), device(noted, "fake2")
 	b.tunnels = aggregate.NewTunnels(100, time.Hour, b.lastRead)

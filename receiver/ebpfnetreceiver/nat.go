@@ -21,6 +21,7 @@ func (s *session) openNAT() {
 		return
 	}
 	table, err := conntrack.Open(conntrack.Options{Logger: s.logger})
+	s.features.add(featureNAT, err)
 	if err != nil {
 		s.logger.Warn("Translated connections are not joined; to do without them, set flows::nat to off", zap.Error(err))
 		return

@@ -30,11 +30,13 @@ func (s *session) openNetfilter() {
 		return
 	}
 	p, err := netfilter.Load()
+	s.features.add(featureNetfilter, err)
 	if err != nil {
 		s.logger.Warn("Nothing is counted at netfilter's hooks; to do without it, set netfilter::mode to off", zap.Error(err))
 		return
 	}
 	s.netfilter = p
+	addFeatures(s.features, featureNetfilter, netfilterFeatures(p.Features()))
 	for _, f := range p.Features() {
 		if f.Err != nil {
 			s.logger.Warn("A part of netfilter is not counted", zap.String("part", f.Name), zap.Error(f.Err))

@@ -39,6 +39,7 @@ type prober interface {
 	InterfaceCounters(index int) (flow.InterfaceCounters, error)
 	DrainFlows(func(*flow.Record)) error
 	Health() (probe.Health, error)
+	Features() []probe.Feature
 	Close() error
 }
 
@@ -111,6 +112,7 @@ type session struct {
 	watched   *watchList
 	totals    *aggregate.Interfaces
 	telemetry *telemetry
+	features  *features
 	joiner    *join.Joiner
 	listeners *listeners.Table // nil without flows
 	speeds    *netdev.Speeds   // nil where they cannot be asked for
@@ -192,6 +194,8 @@ func (s *session) join(host component.Host, sk sink) error {
 	}
 	if s.status != nil && s.status.Status() != componentstatus.StatusOK {
 		componentstatus.ReportStatus(host, s.status)
+	} else {
+		componentstatus.ReportStatus(host, s.statusOK())
 	}
 	if s.idle {
 		return nil
@@ -234,6 +238,8 @@ func (s *session) open() error {
 	if s.telemetry, err = newTelemetry(s.set, opts.Flows); err != nil {
 		return err
 	}
+	s.features = newFeatures(s.cfg, s.telemetry.builder)
+	addFeatures(s.features, "", s.probe.Features())
 	s.totals = aggregate.NewInterfaces()
 	s.tunnels = aggregate.NewTunnels(s.cfg.Tunnels.MaxEntries, s.cfg.Tunnels.IdleTimeout, time.Now())
 	s.joiner = join.New(s.cfg.Flows.MaxEntries)
@@ -248,7 +254,9 @@ func (s *session) open() error {
 		return err
 	}
 	s.logger.Info("Loaded the eBPF programs", zap.Uint64("kernel_memory_estimate_bytes", s.mapBytes(&opts)))
-	if s.speeds, err = netdev.OpenSpeeds(); err != nil {
+	s.speeds, err = netdev.OpenSpeeds()
+	s.features.add(featureLinkSpeeds, err)
+	if err != nil {
 		s.logger.Warn("No utilization, because the speeds of links cannot be asked for", zap.Error(err))
 	}
 	s.graphOptions = netdev.Options{VXLANPorts: opts.Tunnels.VXLANPorts, GenevePorts: opts.Tunnels.GenevePorts, GRE: s.cfg.Tunnels.GRE, IPIP: s.cfg.Tunnels.IPIP}
@@ -268,6 +276,7 @@ func (s *session) open() error {
 		}
 		return errors.Join(errs...)
 	}
+	s.warnOfMissing()
 	return nil
 }
 
@@ -424,6 +433,7 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 	s.recordDrops(ctx)
 	s.recordNetfilterHealth(ctx)
 	s.recordSocketHealth(ctx)
+	s.features.record(ctx, s.telemetry.modes)
 	for _, m := range s.members {
 		m.sink.consume(ctx, &w)
 	}

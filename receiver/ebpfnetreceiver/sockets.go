@@ -70,10 +70,12 @@ func (s *session) openSockets() error {
 		return nil
 	}
 	p, err := sockets.Load(s.socketOptions())
+	s.features.add(featureSockets, err)
 	if err != nil {
 		s.logger.Warn("No connections are watched; to do without them, set sockets::mode to off", zap.Error(err))
 		return nil
 	}
+	addFeatures(s.features, featureSockets, socketFeatures(p.Features()))
 	for _, f := range p.Features() {
 		if f.Err != nil {
 			s.logger.Warn("A part of connections is not watched", zap.String("part", f.Name), zap.Error(f.Err))

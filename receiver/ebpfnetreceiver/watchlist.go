@@ -271,7 +271,7 @@ func (s *session) reportStatus() {
 		return
 	}
 	if !degraded {
-		s.report(componentstatus.NewEvent(componentstatus.StatusOK))
+		s.report(s.statusOK())
 		return
 	}
 	for _, f := range s.watched.failed {

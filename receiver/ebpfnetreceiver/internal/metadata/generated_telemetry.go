@@ -29,6 +29,7 @@ type TelemetryBuilder struct {
 	ReceiverEbpfnetBytes              metric.Int64Counter
 	ReceiverEbpfnetConnectionsLost    metric.Int64Counter
 	ReceiverEbpfnetDropsUncounted     metric.Int64Counter
+	ReceiverEbpfnetFeature            metric.Int64Gauge
 	ReceiverEbpfnetFlowEntries        metric.Int64Gauge
 	ReceiverEbpfnetFlowOverflowed     metric.Int64Counter
 	ReceiverEbpfnetFlowSeries         metric.Int64Gauge
@@ -90,6 +91,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver.ebpfnet.drops.uncounted",
 		metric.WithDescription("Packets that the kernel dropped and that are not counted in netprobe.drops or, where the table of flows was full, only there and in no record, by cause. [Development]"),
 		metric.WithUnit("{packet}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetFeature, err = builder.meter.Int64Gauge(
+		"otelcol_receiver.ebpfnet.feature",
+		metric.WithDescription("1 for what each feature that not every kernel, driver or configuration has is now, by feature, state (on, off, missing) and reason, 0 for what it was before. Off is by the option that reason names. [Development]"),
+		metric.WithUnit("1"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfnetFlowEntries, err = builder.meter.Int64Gauge(

@@ -22,6 +22,7 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.ReceiverEbpfnetBytes.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetConnectionsLost.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetDropsUncounted.Add(context.Background(), 1)
+	tb.ReceiverEbpfnetFeature.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowEntries.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowOverflowed.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowSeries.Record(context.Background(), 1)
@@ -43,6 +44,9 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetDropsUncounted(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetFeature(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetFlowEntries(t, testTel,

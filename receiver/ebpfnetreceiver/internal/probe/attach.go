@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -110,7 +111,7 @@ func (p *Probe) attachClassifier(index int, dir flow.Direction, prog *ebpf.Progr
 		if err == nil || p.opts.TC == TCX || !errors.Is(err, ebpf.ErrNotSupported) {
 			return cl, err
 		}
-		mode.Reason, mode.Err = reason(err), err
+		mode.Reason, mode.Err = Reason(err), err
 	}
 	mode.Mode = string(TCClsact)
 	return attachClsact(index, dir, prog)
@@ -153,7 +154,7 @@ func (p *Probe) attachXDP(iface Interface, a *attachment) error {
 	default:
 		// The TC programs count all the same, and one interface's driver must
 		// not keep the others from being watched.
-		mode.Mode, mode.Reason, mode.Err = string(XDPOff), reason(err), err
+		mode.Mode, mode.Reason, mode.Err = string(XDPOff), Reason(err), err
 	}
 	a.modes = append(a.modes, mode)
 	return nil
@@ -166,8 +167,8 @@ func exists(index int) bool {
 
 var errXDPNeedsEthernet = errors.New("the interface has no Ethernet frames")
 
-// reason gives the name of why attaching failed.
-func reason(err error) string {
+// Reason gives a short name, out of few, of why attaching or loading failed.
+func Reason(err error) string {
 	switch {
 	case errors.Is(err, errXDPNeedsEthernet):
 		return "no_ethernet"
@@ -177,6 +178,8 @@ func reason(err error) string {
 		return "in_use"
 	case errors.Is(err, unix.ENODEV):
 		return "interface_gone"
+	case errors.Is(err, os.ErrNotExist):
+		return "not_found"
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE):
 		// what drivers answer where MTU, ring size or other features stand in the way
 		return "refused_by_driver"

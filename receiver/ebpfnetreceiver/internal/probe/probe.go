@@ -87,6 +87,7 @@ type Probe struct {
 	xdp *bpf.XDPObjects
 
 	flows    *flowTable // nil without flows
+	features []Feature
 	attached map[int]*attachment
 	closers  kernel.Closers
 }
@@ -168,6 +169,9 @@ func (p *Probe) loadTC() error {
 		return err
 	}
 	p.closers = append(p.closers, p.flows)
+	p.features = append(p.features,
+		Feature{BatchDrain, p.flows.tryBatch()},
+		Feature{CoarseClock, coarseClock()})
 	return nil
 }
 
@@ -185,8 +189,12 @@ func (p *Probe) loadXDP() error {
 	}
 	var err error
 	for _, flags := range attempts {
+		last := err
 		if err = p.tryLoadXDP(flags); err == nil {
 			p.closers = append(p.closers, p.xdp)
+			if p.opts.XDP != XDPGeneric {
+				p.features = append(p.features, Feature{XDPFrags, withoutFlag(last)})
+			}
 			return nil
 		}
 	}

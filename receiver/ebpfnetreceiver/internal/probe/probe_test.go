@@ -8,6 +8,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -38,10 +39,11 @@ func TestReason(t *testing.T) {
 		"not_permitted":     {unix.EPERM, unix.EACCES},
 		"no_memory":         {unix.ENOMEM},
 		"interface_gone":    {unix.ENODEV},
+		"not_found":         {os.ErrNotExist, unix.ENOENT},
 		"other":             {unix.EIO, errors.New("anything")},
 	} {
 		for _, err := range errs {
-			require.Equal(t, want, reason(fmt.Errorf("attach: %w", err)), err.Error())
+			require.Equal(t, want, Reason(fmt.Errorf("attach: %w", err)), err.Error())
 		}
 	}
 }

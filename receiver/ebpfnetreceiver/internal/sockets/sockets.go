@@ -138,11 +138,11 @@ func (p *Probe) load(opts Options, memlock error) error {
 	}
 	for i := range parts {
 		err := p.loadPart(types, spec, i)
-		if err != nil {
+		if err != nil && !errors.Is(err, errNoTracepoint) {
 			err = kernel.Explain(err, memlock, capabilities...)
-			if parts[i].name == TCP {
-				return err
-			}
+		}
+		if err != nil && parts[i].name == TCP {
+			return err
 		}
 		p.features = append(p.features, Feature{parts[i].name, err})
 	}
@@ -208,6 +208,9 @@ func (p *Probe) loadPart(types *btf.Spec, spec *ebpf.CollectionSpec, i int) erro
 	return p.attach(part.programs)
 }
 
+// errNoTracepoint needs no more explanation than which one it is.
+var errNoTracepoint = fmt.Errorf("%w: the kernel has no tracepoint", ebpf.ErrNotSupported)
+
 // haveTracepoint says whether the kernel describes a tracepoint, which it does
 // as the type of a function.
 func haveTracepoint(types *btf.Spec, name, since string) error {
@@ -220,9 +223,9 @@ func haveTracepoint(types *btf.Spec, name, since string) error {
 		return fmt.Errorf("find the tracepoint %s: %w", name, err)
 	}
 	if since == "" {
-		return fmt.Errorf("the kernel has no tracepoint %s", name)
+		return fmt.Errorf("%w %s", errNoTracepoint, name)
 	}
-	return fmt.Errorf("the kernel has no tracepoint %s (Linux %s and later have)", name, since)
+	return fmt.Errorf("%w %s (Linux %s and later have)", errNoTracepoint, name, since)
 }
 
 func (p *Probe) attach(programs []string) error {
