@@ -70,6 +70,12 @@ fuzz: ## Fuzz each parser for FUZZTIME (30000x, or as 10m); the eBPF ones as roo
 pressure: build ## A million flows in a minute, a small flow map and a slow pipeline, as root: does the ledger close?
 	$(TESTENV) NETPROBE_PRESSURE=full NETPROBE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 -timeout 20m -v -run TestLedgerUnderPressure ./internal/e2e
 
+KERNELS ?= 5.10 6.1 6.12 sid
+.PHONY: test-vm
+test-vm: build ## The tests on Debian's KERNELS (5.10 6.1 6.12 sid), emulated, and the table of features (UPDATE=1 writes it)
+	@$(call install,$(VM_PACKAGES))
+	$(GO) run ./internal/vmtest -netprobe $(BIN) -kernels "$(KERNELS)" $(if $(UPDATE),-update) $(VMTEST_FLAGS)
+
 .PHONY: bench
 bench: ## Benchmarks of the programs and of the receiver
 	$(GO) test -run '^$$' -bench . -benchmem ./bpf/... ./receiver/... ./internal/...
@@ -107,15 +113,21 @@ verify-versions: ## Check that no collector module has drifted from its pin
 check-go:
 	@command -v $(GO) >/dev/null || { echo "Go 1.26 or later is needed: https://go.dev/dl/" >&2; exit 1; }
 
-# Debian packages that the tests and generators call.
+# Debian packages that the tests and generators call, and those of test-vm.
 PACKAGES := clang-19 clang-format-19 llvm-19 iproute2 iputils-ping iperf3 nftables iptables conntrack
+VM_PACKAGES := qemu-system-x86 xz-utils debian-archive-keyring iputils-ping nftables iptables conntrack
 .PHONY: deps
 deps: check-go ## Install the Debian packages that tests and generators need
-	@missing=; for p in $(PACKAGES); do \
-		[ "$$(dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || missing="$$missing $$p"; done; \
-	[ -z "$$missing" ] && exit 0; \
-	if [ "$$(id -u)" != 0 ]; then echo "these packages are missing, install them as root: apt-get install$$missing" >&2; exit 1; fi; \
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+	@$(call install,$(PACKAGES))
+
+# Installs those packages that are not there.
+define install
+missing=; for p in $(1); do \
+	[ "$$(dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || missing="$$missing $$p"; done; \
+[ -z "$$missing" ] && exit 0; \
+if [ "$$(id -u)" != 0 ]; then echo "these packages are missing, install them as root: apt-get install$$missing" >&2; exit 1; fi; \
+apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+endef
 
 .PHONY: clean
 clean: ## Remove what was built

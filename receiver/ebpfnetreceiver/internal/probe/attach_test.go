@@ -27,10 +27,16 @@ func requireTCX(tb testing.TB) {
 	var release unix.Utsname
 	require.NoError(tb, unix.Uname(&release))
 	_, err := link.QueryPrograms(link.QueryOptions{Target: 1, Attach: ebpf.AttachTCXIngress})
-	if errors.Is(err, ebpf.ErrNotSupported) {
+	if lacksTCX(err) {
 		tb.Skipf("this kernel has no TCX: %s", unix.ByteSliceToString(release.Release[:]))
 	}
 	require.NoError(tb, err)
+}
+
+// lacksTCX says whether a question for TCX programs failed because the kernel does
+// not know what they are (bpf_prog_query, kernel/bpf/syscall.c).
+func lacksTCX(err error) bool {
+	return errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL)
 }
 
 // verdict gives a program that does nothing but answer.
@@ -52,7 +58,7 @@ func requireClean(tb testing.TB, iface netlink.Link) {
 	tb.Helper()
 	for _, attach := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 		found, err := link.QueryPrograms(link.QueryOptions{Target: iface.Attrs().Index, Attach: attach})
-		if errors.Is(err, ebpf.ErrNotSupported) {
+		if lacksTCX(err) {
 			continue
 		}
 		require.NoError(tb, err)
