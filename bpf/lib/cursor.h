@@ -47,10 +47,11 @@ static __always_inline void advance(struct cursor *cur, __u32 size)
 	cur->off = forget(cur->off + size, cur->len);
 }
 
-/* Headers are looked for no deeper than this; it also bounds the offset for
- * the verifier where packet memory is read directly.
+/* Packet memory is read directly up to here, which bounds the offset for the
+ * verifier. It is a page, because before 5.18 no helper reads a frame for XDP:
+ * drivers keep those in one page then.
  */
-#define MAX_HEADER_OFF 1024
+#define MAX_HEADER_OFF 4096
 
 static __always_inline bool load_direct(const void *data, const void *data_end, __u32 off, void *to,
 					const __u32 size)
