@@ -6,28 +6,23 @@
 package probe
 
 import (
-	"errors"
-	"fmt"
 	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // How many flows the overflow table takes, as a multiple of the flow map's size.
 const overflowFactor = 4
 
-// overflow collects the packets whose flows found the flow map full. One
-// goroutine reads the ring buffer for as long as it is open.
+// overflow collects the packets whose flows found the flow map full.
 type overflow struct {
-	reader  *ringbuf.Reader
-	max     int
-	flushed chan struct{} // the reader has read all that was there at a Flush
-	done    chan struct{}
+	ring *kernel.Ring
+	max  int
 
 	mu         sync.Mutex // guards what follows
 	flows      map[overflowKey]*bpf.TCFlowStats
@@ -43,34 +38,13 @@ type overflowKey struct {
 }
 
 func newOverflow(events *ebpf.Map, flowEntries int) (*overflow, error) {
-	reader, err := ringbuf.NewReader(events)
+	o := &overflow{max: flowEntries * overflowFactor, flows: map[overflowKey]*bpf.TCFlowStats{}}
+	ring, err := kernel.ReadRing(events, o.add)
 	if err != nil {
-		return nil, fmt.Errorf("open ring buffer: %w", err)
+		return nil, err
 	}
-	o := &overflow{
-		reader:  reader,
-		max:     flowEntries * overflowFactor,
-		flushed: make(chan struct{}),
-		done:    make(chan struct{}),
-		flows:   map[overflowKey]*bpf.TCFlowStats{},
-	}
-	go o.run()
+	o.ring = ring
 	return o, nil
-}
-
-func (o *overflow) run() {
-	defer close(o.done)
-	var rec ringbuf.Record
-	for {
-		switch err := o.reader.ReadInto(&rec); {
-		case err == nil:
-			o.add(rec.RawSample)
-		case errors.Is(err, ringbuf.ErrFlushed):
-			o.flushed <- struct{}{}
-		default:
-			return // closed
-		}
-	}
 }
 
 func (o *overflow) add(sample []byte) {
@@ -121,12 +95,7 @@ func eventStats(event *bpf.TCFlowEvent) *bpf.TCFlowStats {
 
 // take returns all that overflowed until now and starts anew.
 func (o *overflow) take() map[overflowKey]*bpf.TCFlowStats {
-	if err := o.reader.Flush(); err == nil {
-		select {
-		case <-o.flushed:
-		case <-o.done:
-		}
-	}
+	o.ring.Flush()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	flows := o.flows
@@ -140,9 +109,7 @@ func (o *overflow) health() (overflowed flow.Volume, lost [2]flow.Volume) {
 	return o.overflowed, o.lost
 }
 
-// Close ends the goroutine.
+// Close ends the reading.
 func (o *overflow) Close() error {
-	err := o.reader.Close()
-	<-o.done
-	return err
+	return o.ring.Close()
 }

@@ -6,28 +6,23 @@
 package sockets
 
 import (
-	"errors"
-	"fmt"
 	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/netprobe-otel/netprobe/bpf"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // How many ended connections wait to be read, as a multiple of the sockets that can
 // be watched at a time.
 const endedFactor = 4
 
-// ended collects what the programs tell of sockets that are no more. One goroutine
-// reads the ring buffer for as long as it is open.
+// ended collects what the programs tell of sockets that are no more.
 type ended struct {
-	reader  *ringbuf.Reader
-	max     int
-	flushed chan struct{} // the reader has read all that was there at a Flush
-	done    chan struct{}
+	ring *kernel.Ring
+	max  int
 
 	mu      sync.Mutex // guards what follows
 	records []bpf.SocketsSocketRecord
@@ -35,28 +30,13 @@ type ended struct {
 }
 
 func readEnded(from *ebpf.Map, entries int) (*ended, error) {
-	reader, err := ringbuf.NewReader(from)
+	e := &ended{max: entries * endedFactor}
+	ring, err := kernel.ReadRing(from, e.add)
 	if err != nil {
-		return nil, fmt.Errorf("open ring buffer: %w", err)
+		return nil, err
 	}
-	e := &ended{reader: reader, max: entries * endedFactor, flushed: make(chan struct{}), done: make(chan struct{})}
-	go e.run()
+	e.ring = ring
 	return e, nil
-}
-
-func (e *ended) run() {
-	defer close(e.done)
-	var rec ringbuf.Record
-	for {
-		switch err := e.reader.ReadInto(&rec); {
-		case err == nil:
-			e.add(rec.RawSample)
-		case errors.Is(err, ringbuf.ErrFlushed):
-			e.flushed <- struct{}{}
-		default:
-			return // closed
-		}
-	}
 }
 
 func (e *ended) add(sample []byte) {
@@ -84,12 +64,7 @@ func recordOf(sample []byte) (record bpf.SocketsSocketRecord, ok bool) {
 
 // take returns what has ended until now, and starts anew.
 func (e *ended) take() []bpf.SocketsSocketRecord {
-	if err := e.reader.Flush(); err == nil {
-		select {
-		case <-e.flushed:
-		case <-e.done:
-		}
-	}
+	e.ring.Flush()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	records := e.records
@@ -104,9 +79,7 @@ func (e *ended) lostRecords() uint64 {
 	return e.lost
 }
 
-// Close ends the goroutine.
+// Close ends the reading.
 func (e *ended) Close() error {
-	err := e.reader.Close()
-	<-e.done
-	return err
+	return e.ring.Close()
 }
