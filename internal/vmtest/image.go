@@ -131,7 +131,7 @@ func (k *kernel) writeBase(a *archive, guest string) error {
 	a.file("etc/hosts", 0o644, "127.0.0.1 localhost\n::1 localhost\n")
 	a.file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
 	a.file("etc/group", 0o644, "root:x:0:\nnogroup:x:65534:\n")
-	a.file("etc/protocols", 0o644, "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n")
+	a.file("etc/protocols", 0o644, "icmp 1\ntcp 6\nudp 17\nipv6-frag 44\nipv6-icmp 58\n")
 
 	modules, err := k.modules()
 	if err != nil {

@@ -32,7 +32,7 @@ const (
 )
 
 // run boots the machine, and hands on the lines of its output until it is off.
-func (m *machine) run(each func(line string)) error {
+func (m *machine) run(ctx context.Context, each func(line string)) error {
 	console, err := os.CreateTemp("", "vmtest-console-")
 	if err != nil {
 		return err
@@ -40,7 +40,7 @@ func (m *machine) run(each func(line string)) error {
 	defer os.Remove(console.Name())
 	defer console.Close()
 
-	ctx, cancel := context.WithTimeout(context.Background(), m.timeout)
+	ctx, cancel := context.WithTimeout(ctx, m.timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
@@ -73,7 +73,7 @@ func (m *machine) run(each func(line string)) error {
 	if done {
 		return nil
 	}
-	if ctx.Err() != nil {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = fmt.Errorf("the machine was still running after %s", m.timeout)
 	}
 	return fmt.Errorf("the machine did not come to its end (%w); its console ends with:\n%s", orUnknown(err), tail(console))

@@ -5,19 +5,30 @@
 
 // Vmtest boots Debian's kernels, runs the tests of the packages that speak with the
 // kernel on each, and checks the table of features that the documents have against
-// what NetProbe says of itself there.
+// what NetProbe says of itself there. To look at one thing:
+//
+//	make test-vm KERNELS=5.10 VMTEST_FLAGS='-only bpf -run TestPacketsAtXDP'
+//
+// The machines are emulated, so that any Linux machine with x86-64 programs can do
+// it, and nobody needs be root; what is fast or slow there says nothing. Kernels
+// come from Debian's mirrors into VMTEST_CACHE (default: netprobe-vmtest in the
+// user's cache directory) and stay as they are: remove one there for a newer.
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/internal/vmtest/protocol"
 )
@@ -38,13 +49,17 @@ func main() {
 	flag.StringVar(&o.run, "run", "", "pattern of tests, as go test has it; else all but those that are left out")
 	flag.BoolVar(&o.update, "update", false, "write what was found into the table")
 	flag.Parse()
-	if err := test(&o); err != nil {
+	// What is interrupted ends its machine and removes its files.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	err := test(ctx, &o)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "vmtest:", err)
 		os.Exit(1)
 	}
 }
 
-func test(o *options) error {
+func test(ctx context.Context, o *options) error {
 	needs := map[string]string{"qemu-system-x86_64": "qemu-system-x86", "xz": "xz-utils", "apt-get": "apt", "dpkg-deb": "dpkg", "go": "golang"}
 	for program, pkg := range tools {
 		needs[program] = pkg
@@ -76,8 +91,11 @@ func test(o *options) error {
 	}
 	var errs []error
 	for series := range strings.FieldsSeq(o.kernels) {
-		if err := testOn(kernels, series, b, documented, o); err != nil {
+		if err := testOn(ctx, kernels, series, b, documented, o); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", series, err))
+		}
+		if ctx.Err() != nil {
+			return errors.Join(errs...)
 		}
 	}
 	if o.update {
@@ -87,7 +105,7 @@ func test(o *options) error {
 }
 
 // testOn runs all on one kernel.
-func testOn(kernels cache, series string, b *built, documented *table, o *options) error {
+func testOn(ctx context.Context, kernels cache, series string, b *built, documented *table, o *options) error {
 	k, err := kernels.kernel(series)
 	if err != nil {
 		return err
@@ -107,7 +125,7 @@ func testOn(kernels cache, series string, b *built, documented *table, o *option
 	fmt.Printf("%s is Debian's %s; its output is in %s\n", series, k.release, log.Name())
 	r := &result{series: series, left: len(plan.Steps)}
 	m := &machine{image: k.image, initrd: initrd, timeout: time.Duration(1+len(plan.Steps)) * stepTimeout}
-	err = m.run(func(line string) {
+	err = m.run(ctx, func(line string) {
 		if mark, ok := protocol.Read(line); ok {
 			r.mark(&mark)
 		} else {
