@@ -28,6 +28,8 @@ type suite struct {
 	leftOut map[string]string
 	// old are all that run on kernels whose verifier is slow; none for all.
 	old []string
+	// modules are those that nothing loads by itself.
+	modules []string
 }
 
 // Reasons to leave out a test: an emulated machine takes minutes for it.
@@ -60,7 +62,7 @@ var testSuites = []suite{
 	{dir: "receiver/ebpfnetreceiver/internal/drops"},
 	{dir: "receiver/ebpfnetreceiver/internal/listeners"},
 	{dir: "receiver/ebpfnetreceiver/internal/netdev"},
-	{dir: "receiver/ebpfnetreceiver/internal/netfilter"},
+	{dir: "receiver/ebpfnetreceiver/internal/netfilter", modules: []string{"br_netfilter"}},
 	{
 		dir: "receiver/ebpfnetreceiver/internal/probe",
 		leftOut: map[string]string{
@@ -197,14 +199,16 @@ func (b *built) plan(k *kernel, run string) *protocol.Plan {
 	plan := &protocol.Plan{}
 	if b.netprobe != "" {
 		plan.Steps = append(plan.Steps, protocol.Step{
-			Name: featuresStep, Argv: []string{"/init", "features", guestNetProbe}, Timeout: stepTimeout,
+			Name: featuresStep, Argv: []string{"/init", "features", guestNetProbe},
+			Modules: []string{"nf_conntrack"}, // as on a host that translates addresses
+			Timeout: stepTimeout,
 		})
 	}
 	for i := range b.suites {
 		s := &b.suites[i]
 		plan.Steps = append(plan.Steps, protocol.Step{
 			Name: s.name(), Argv: append([]string{guestTest(s), "-test.v=test2json"}, s.chosen(k, run)...),
-			Dir: guestDir(s), Env: []string{"REQUIRE_BPF=1"}, Timeout: stepTimeout,
+			Dir: guestDir(s), Env: []string{"REQUIRE_BPF=1"}, Modules: s.modules, Timeout: stepTimeout,
 		})
 	}
 	return plan

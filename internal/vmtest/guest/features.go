@@ -39,10 +39,6 @@ const (
 // features runs NetProbe beside a pair of interfaces, and writes what it says of
 // each feature.
 func features(netprobe string) error {
-	// as on a host that translates addresses
-	if err := loadModule("nf_conntrack"); err != nil {
-		return err
-	}
 	if err := veth("va", "vb"); err != nil {
 		return err
 	}

@@ -152,7 +152,9 @@ func run(out *os.File, step *protocol.Step) {
 	began := time.Now()
 	say(out, protocol.Mark{Step: step.Name, Began: true})
 	end := protocol.Mark{Step: step.Name}
-	if err := cmd.Run(); err != nil {
+	if err := prepare(step); err != nil {
+		end.Error = err.Error()
+	} else if err := cmd.Run(); err != nil {
 		end.Error = err.Error()
 		if ctx.Err() != nil {
 			end.Error = fmt.Sprintf("still running after %s", step.Timeout)
@@ -160,6 +162,15 @@ func run(out *os.File, step *protocol.Step) {
 	}
 	end.Took = time.Since(began)
 	say(out, end)
+}
+
+func prepare(step *protocol.Step) error {
+	for _, name := range step.Modules {
+		if err := loadModule(name); err != nil {
+			return fmt.Errorf("load module %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // say tells the console where the host can no longer be told.

@@ -32,6 +32,7 @@ type Step struct {
 	Argv    []string
 	Env     []string
 	Dir     string
+	Modules []string // to load before
 	Timeout time.Duration
 }
 
