@@ -60,6 +60,7 @@ var testSuites = []suite{
 	},
 	{dir: "receiver/ebpfnetreceiver/internal/conntrack"},
 	{dir: "receiver/ebpfnetreceiver/internal/drops"},
+	{dir: "receiver/ebpfnetreceiver/internal/kernel"},
 	{dir: "receiver/ebpfnetreceiver/internal/listeners"},
 	{dir: "receiver/ebpfnetreceiver/internal/netdev"},
 	{dir: "receiver/ebpfnetreceiver/internal/netfilter", modules: []string{"br_netfilter"}},
@@ -75,6 +76,7 @@ var testSuites = []suite{
 			"TestTCPSuperPackets", "TestXDPAlone", "TestCoarseClock", "TestTryBatch",
 		},
 	},
+	{dir: "receiver/ebpfnetreceiver/internal/sockets"},
 }
 
 // suitesLeftOut are packages that speak with the kernel too, and why their tests
