@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"github.com/stretchr/testify/require"
 
@@ -25,8 +26,8 @@ var (
 
 // Newer kernels take a program that older ones refuse: those round what each
 // function takes of the stack up to 32 bytes (round_up_stack_depth,
-// kernel/bpf/verifier.c) and allow 512 in all. And a program that is near the
-// limit of instructions here may be over it there.
+// kernel/bpf/verifier.c) and allow 512 in all. And they follow more instructions
+// of the million that they allow: 5.10 some nine times as many as 6.18.
 func TestProgramsFitOldVerifiers(t *testing.T) {
 	bpftest.RequireBPF(t)
 	for _, load := range objects {
@@ -54,6 +55,10 @@ func testFitsOldVerifiers(t *testing.T, spec *ebpf.CollectionSpec) {
 	})
 	require.NoError(t, err)
 	defer collection.Close()
+	most := 100_000
+	if errors.Is(features.HaveProgramHelper(ebpf.SchedCLS, asm.FnKtimeGetCoarseNs), ebpf.ErrNotSupported) {
+		most = 500_000 // before 5.11: this is the oldest verifier itself
+	}
 	require.NotEmpty(t, collection.Programs)
 	for name, prog := range collection.Programs {
 		t.Run(name, func(t *testing.T) {
@@ -71,7 +76,7 @@ func testFitsOldVerifiers(t *testing.T, spec *ebpf.CollectionSpec) {
 			require.NotNil(t, count, "%s", prog.VerifierLog)
 			instructions, err := strconv.Atoi(count[1])
 			require.NoError(t, err)
-			require.Less(t, instructions, 250_000, "of a million")
+			require.Less(t, instructions, most, "of a million")
 			t.Logf("%d instructions, stack %s", instructions, depths[1])
 		})
 	}
