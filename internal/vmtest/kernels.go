@@ -129,7 +129,7 @@ Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "%[1]s/preferences";
 Dir::State::lists "%[1]s/lists";
 Dir::Cache "%[1]s/cache";
-APT::Sandbox::User "";
+APT::Sandbox::User "root";
 APT::Architecture "amd64";
 Acquire::Languages "none";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";

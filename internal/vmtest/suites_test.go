@@ -56,7 +56,7 @@ func TestNoPackageIsForgotten(t *testing.T) {
 		}
 		return err
 	}))
-	require.Equal(t, found, listed)
+	require.Equal(t, found, listed, "each belongs into testSuites, or with a reason into suitesLeftOut")
 }
 
 func TestWhatIsLeftOutIsThere(t *testing.T) {

@@ -7,6 +7,7 @@ package ebpfnetreceiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,32 +51,35 @@ type featureKind struct {
 	name string
 	// offBy gives the option that switches it off, empty where none does.
 	offBy func(*Config) string
+	// unsaid: nothing else warns where it is missing.
+	unsaid bool
 }
 
 // featureKinds has all of them: a layer before its parts, whose names begin with
-// the layer's and an underscore.
+// the layer's and an underscore. A layer that joins adds itself here, and says how
+// it is by add and addFeatures where it is opened.
 var featureKinds = []featureKind{
-	{featureTCX, (*Config).tcxOffBy},
-	{probe.BatchDrain, (*Config).flowsOffBy},
-	{probe.CoarseClock, (*Config).flowsOffBy},
-	{featureXDP, (*Config).xdpOffBy},
-	{probe.XDPFrags, (*Config).xdpFragsOffBy},
-	{featureNAT, (*Config).natOffBy},
-	{featureNetfilter, (*Config).netfilterOffBy},
-	{featureNetfilter + "_ipv4", (*Config).netfilterOffBy},
-	{featureNetfilter + "_ipv6", (*Config).netfilterOffBy},
-	{featureNetfilter + "_" + netfilter.Drops, (*Config).netfilterOffBy},
-	{featureDrops, (*Config).dropsOffBy},
-	{featureDrops + "_reasons", (*Config).dropsOffBy},
-	{featureDrops + "_receiving_socket", (*Config).dropsOffBy},
-	{featureSockets, (*Config).socketsOffBy},
-	{featureSockets + "_" + sockets.Resets, (*Config).socketsOffBy},
-	{featureSockets + "_" + sockets.UDP, (*Config).socketsOffBy},
-	{featureSockets + "_" + sockets.Readers, (*Config).socketsOffBy},
-	{featureSockets + "_" + sockets.SYNACKs, (*Config).socketsOffBy},
-	{featureSockets + "_" + sockets.Existing, (*Config).socketsOffBy},
-	{featureSockets + "_" + sockets.ExistingHere, (*Config).socketsOffBy},
-	{featureLinkSpeeds, func(*Config) string { return "" }},
+	{featureTCX, (*Config).tcxOffBy, false},
+	{probe.BatchDrain, (*Config).flowsOffBy, true},
+	{probe.CoarseClock, (*Config).flowsOffBy, true},
+	{featureXDP, (*Config).xdpOffBy, false},
+	{probe.XDPFrags, (*Config).xdpFragsOffBy, true},
+	{featureNAT, (*Config).natOffBy, false},
+	{featureNetfilter, (*Config).netfilterOffBy, false},
+	{featureNetfilter + "_ipv4", (*Config).netfilterOffBy, false},
+	{featureNetfilter + "_ipv6", (*Config).netfilterOffBy, false},
+	{featureNetfilter + "_" + netfilter.Drops, (*Config).netfilterOffBy, false},
+	{featureDrops, (*Config).dropsOffBy, false},
+	{featureDrops + "_reasons", (*Config).dropsOffBy, true},
+	{featureDrops + "_receiving_socket", (*Config).dropsOffBy, true},
+	{featureSockets, (*Config).socketsOffBy, false},
+	{featureSockets + "_" + sockets.Resets, (*Config).socketsOffBy, false},
+	{featureSockets + "_" + sockets.UDP, (*Config).socketsOffBy, false},
+	{featureSockets + "_" + sockets.Readers, (*Config).socketsOffBy, false},
+	{featureSockets + "_" + sockets.SYNACKs, (*Config).socketsOffBy, false},
+	{featureSockets + "_" + sockets.Existing, (*Config).socketsOffBy, false},
+	{featureSockets + "_" + sockets.ExistingHere, (*Config).socketsOffBy, false},
+	{featureLinkSpeeds, func(*Config) string { return "" }, false},
 }
 
 func offIf(off bool, option string) string {
@@ -288,21 +292,19 @@ func (f *features) record(ctx context.Context, attached map[int][]probe.Attachme
 	}
 }
 
-// warnOfMissing names in one warning all that is missing. Where a whole layer is,
-// or drivers differ, another one has said more.
+// warnOfMissing warns once of what is missing and nothing else warns of.
 func (s *session) warnOfMissing() {
 	var missing []string
-	for _, row := range s.features.rows(s.telemetry.modes) {
-		if row.state == featureMissing {
-			missing = append(missing, row.name+" ("+row.reason+")")
-			if err, ok := s.features.err(row.name); ok {
-				s.logger.Debug("A feature is missing", zap.String("feature", row.name), zap.Error(err))
-			}
+	var errs []error
+	for _, kind := range featureKinds {
+		if err := s.features.errs[kind.name]; err != nil && kind.unsaid {
+			missing = append(missing, kind.name)
+			errs = append(errs, err)
 		}
 	}
 	if len(missing) > 0 {
 		s.logger.Warn("Features are missing here; what goes without them is under Kernels in the receiver's README",
-			zap.Strings("missing", missing))
+			zap.Strings("features", missing), zap.Error(errors.Join(errs...)))
 	}
 }
 

@@ -227,7 +227,7 @@ func TestSessionSaysWhatIsMissing(t *testing.T) {
 	s, f := newTestSession(testConfig())
 	s.logger = zap.New(core)
 	f.modes = []probe.Attachment{{Hook: probe.HookTCIngress, Mode: "tcx"}}
-	f.features = []probe.Feature{{Name: probe.BatchDrain}, {Name: probe.CoarseClock, Err: ebpf.ErrNotSupported}}
+	f.features = []probe.Feature{{Name: probe.BatchDrain}, {Name: probe.CoarseClock, Err: fmt.Errorf("the clock: %w", ebpf.ErrNotSupported)}}
 	hosts, sinks := [2]*statusHost{newStatusHost(), newStatusHost()}, [2]*fakeSink{{}, {}}
 	for i, host := range hosts {
 		require.NoError(t, s.join(host, sinks[i]))
@@ -241,7 +241,8 @@ func TestSessionSaysWhatIsMissing(t *testing.T) {
 	}
 	warnings := logs.TakeAll()
 	require.Len(t, warnings, 1)
-	require.Equal(t, []any{"coarse_clock (not_supported)"}, warnings[0].ContextMap()["missing"])
+	require.Equal(t, []any{"coarse_clock"}, warnings[0].ContextMap()["features"])
+	require.Equal(t, "the clock: not supported", warnings[0].ContextMap()["error"])
 	for _, sk := range sinks {
 		require.NoError(t, s.leave(context.Background(), sk))
 	}
