@@ -84,9 +84,10 @@ func TestPlan(t *testing.T) {
 	features := []string{"/init", "features", "/usr/bin/netprobe"}
 	one, two := []string{"/test/one/one.test", "-test.v=test2json"}, []string{"/test/two/two.test", "-test.v=test2json"}
 	with := func(argv []string, more ...string) []string { return append(slices.Clone(argv), more...) }
-	require.Equal(t, [][]string{features, one, with(two, "-test.skip", "^TestA$|^TestB$")}, argv("6.1", ""))
+	require.Equal(t, [][]string{features, one, with(two, "-test.skip", "^TestA$|^TestB$")}, argv("6.12", ""))
 	require.Equal(t, [][]string{features, one, with(two, "-test.skip", "^TestA$|^TestB$")}, argv("sid", ""))
 	require.Equal(t, [][]string{features, one, with(two, "-test.run", "^TestC$|^TestD$")}, argv("5.10", ""))
+	require.Equal(t, [][]string{features, one, with(two, "-test.run", "^TestC$|^TestD$")}, argv("6.1", ""))
 	require.Equal(t, [][]string{features, with(one, "-test.run", "TestX"), with(two, "-test.run", "TestX")}, argv("5.10", "TestX"))
 
 	step := b.plan(&kernel{series: "sid"}, "").Steps[2]

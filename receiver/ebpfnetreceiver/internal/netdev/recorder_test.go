@@ -7,12 +7,15 @@ package netdev
 
 import (
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
 	"github.com/netprobe-otel/netprobe/internal/flow"
@@ -102,9 +105,31 @@ func (r *recorder) watch(tb testing.TB, index int) {
 	tb.Helper()
 	for direction, attach := range [...]ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
 		l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: r.programs[direction], Attach: attach})
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			attachFilter(tb, index, flow.Direction(direction), r.programs[direction])
+			continue
+		}
 		require.NoError(tb, err)
 		tb.Cleanup(func() { require.NoError(tb, l.Close()) })
 	}
+}
+
+// attachFilter attaches a program on kernels before 6.6. It goes with the interface.
+func attachFilter(tb testing.TB, index int, direction flow.Direction, prog *ebpf.Program) {
+	tb.Helper()
+	require.NoError(tb, netlink.QdiscReplace(&netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}))
+	parent := uint32(netlink.HANDLE_MIN_INGRESS)
+	if direction == flow.Egress {
+		parent = netlink.HANDLE_MIN_EGRESS
+	}
+	require.NoError(tb, netlink.FilterAdd(&netlink.BpfFilter{
+		FilterAttrs:  netlink.FilterAttrs{LinkIndex: index, Parent: parent, Handle: 1, Priority: 1, Protocol: unix.ETH_P_ALL},
+		Fd:           prog.FD(),
+		Name:         "recorder",
+		DirectAction: true,
+	}))
 }
 
 // sightings gives the packets of each sighting.

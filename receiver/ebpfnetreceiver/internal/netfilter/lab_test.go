@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -97,9 +99,20 @@ func route(tb testing.TB, name string, via node) {
 	}
 }
 
+// requireNetfilter skips the test on kernels before 6.4, which have no such programs.
+func requireNetfilter(tb testing.TB) {
+	tb.Helper()
+	err := features.HaveProgramType(ebpf.Netfilter)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		tb.Skip(err)
+	}
+	require.NoError(tb, err)
+}
+
 // load loads the probe on the router, with everything working.
 func load(tb testing.TB) *Probe {
 	tb.Helper()
+	requireNetfilter(tb)
 	p, err := Load()
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, p.Close()) })

@@ -775,6 +775,7 @@ func TestQueuedSuperPacket(t *testing.T) {
 // The capabilities that the README lists are needed, and no others.
 func TestPrivileges(t *testing.T) {
 	bpftest.RequireBPF(t)
+	requireNetfilter(t)
 	netnstest.Enter(t)
 	needed := []int{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON}
 	missing := []string{
