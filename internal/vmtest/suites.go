@@ -146,6 +146,9 @@ func build(dir, netprobe string, only *regexp.Regexp) (*built, error) {
 		}
 		b.suites = append(b.suites, s)
 	}
+	if b.netprobe == "" && b.suites == nil {
+		return nil, fmt.Errorf("nothing to do: neither %q nor a package of tests matches %q", featuresStep, only)
+	}
 	return b, nil
 }
 

@@ -96,3 +96,9 @@ func TestPlan(t *testing.T) {
 	b.netprobe = ""
 	require.Equal(t, [][]string{one}, argv("sid", "")[:1])
 }
+
+func TestBuildOfNothing(t *testing.T) {
+	t.Chdir(root)
+	_, err := build(t.TempDir(), "netprobe", regexp.MustCompile("^nothing$"))
+	require.ErrorContains(t, err, `matches "^nothing$"`)
+}
