@@ -90,7 +90,7 @@ var suitesLeftOut = map[string]string{
 
 const (
 	featuresStep = "features"
-	stepTimeout  = 15 * time.Minute
+	stepTimeout  = 30 * time.Minute
 )
 
 func (s *suite) name() string { return path.Base(s.dir) }
