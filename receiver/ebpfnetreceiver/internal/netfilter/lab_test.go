@@ -56,6 +56,7 @@ const port = 9
 func newLab(tb testing.TB) *lab {
 	tb.Helper()
 	bpftest.RequireBPF(tb)
+	requireNetfilter(tb)
 	netnstest.Enter(tb)
 	l := &lab{client: netnstest.New(tb), server: netnstest.New(tb)}
 	netnstest.Sysctl(tb, "ipv4/ip_forward", "1")
@@ -112,7 +113,6 @@ func requireNetfilter(tb testing.TB) {
 // load loads the probe on the router, with everything working.
 func load(tb testing.TB) *Probe {
 	tb.Helper()
-	requireNetfilter(tb)
 	p, err := Load()
 	require.NoError(tb, err)
 	tb.Cleanup(func() { require.NoError(tb, p.Close()) })
