@@ -10,7 +10,8 @@
 //	make test-vm KERNELS=5.10 VMTEST_FLAGS='-only bpf -run TestPacketsAtXDP'
 //
 // The machines are emulated, so that any Linux machine with x86-64 programs can do
-// it, and nobody needs be root; what is fast or slow there says nothing. Kernels
+// it, and nobody needs be root; what is fast or slow there says nothing. A kernel
+// takes 10 to 20 minutes on two cores that others use too. Kernels
 // come from Debian's mirrors into VMTEST_CACHE (default: netprobe-vmtest in the
 // user's cache directory) and stay as they are: remove one there for a newer.
 package main
