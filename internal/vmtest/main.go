@@ -180,8 +180,8 @@ func (r *result) ended(m *protocol.Mark) {
 	}
 	fmt.Printf("%s %s: %d tests passed, %d were skipped, %d failed, in %s\n",
 		r.series, m.Step, len(tests.passed), len(tests.skipped), len(tests.failed), m.Took.Round(time.Second))
-	for _, t := range tests.skipped {
-		fmt.Printf("%s %s: skipped %s: %s\n", r.series, m.Step, t.name, t.lastWords())
+	for why, names := range tests.skippedBy() {
+		fmt.Printf("%s %s: skipped %d, because %s: %s\n", r.series, m.Step, len(names), why, strings.Join(names, " "))
 	}
 	if failed != nil {
 		for _, t := range append(tests.failed, tests.cut...) {

@@ -23,6 +23,19 @@ type tests struct {
 	cut []*testRun
 }
 
+// skippedBy gives the names of those that were skipped, by why.
+func (t *tests) skippedBy() map[string][]string {
+	by := map[string][]string{}
+	for _, one := range t.skipped {
+		_, why, found := strings.Cut(one.lastWords(), ": ") // behind the place in the source
+		if !found {
+			why = "it does not say"
+		}
+		by[why] = append(by[why], one.name)
+	}
+	return by
+}
+
 // testRun is a test, or one within it.
 type testRun struct {
 	name, output string

@@ -36,6 +36,7 @@ func TestSortTests(t *testing.T) {
 	require.Len(t, got.skipped, 1)
 	require.Equal(t, "TestA/in", got.skipped[0].name)
 	require.Equal(t, "a_test.go:1: no such device", got.skipped[0].lastWords())
+	require.Equal(t, map[string][]string{"no such device": {"TestA/in"}}, got.skippedBy())
 	require.Equal(t, []*testRun{{"TestB", "wrong\n"}}, got.failed)
 	require.Equal(t, []*testRun{{"TestC", "waits"}}, got.cut)
 	_, err = sortTests(json.NewDecoder(strings.NewReader("no JSON")))
