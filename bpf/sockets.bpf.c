@@ -39,7 +39,7 @@ int socket_reset_sent_first(__u64 *ctx)
 	if (!running)
 		return 0;
 	socket_begin(running);
-	socket_reset((const void *)ctx[0], SOCKET_RESET_SENT);
+	socket_reset_sent((const void *)ctx[0]);
 	socket_end(running);
 	return 0;
 }
@@ -48,7 +48,7 @@ SEC("tp_btf/tcp_send_reset")
 int socket_reset_sent_second(__u64 *ctx)
 {
 	if (socket_second_turn(TURN_RESET_SENT))
-		socket_reset((const void *)ctx[0], SOCKET_RESET_SENT);
+		socket_reset_sent((const void *)ctx[0]);
 	return 0;
 }
 
@@ -60,7 +60,7 @@ int socket_reset_received_first(__u64 *ctx)
 	if (!running)
 		return 0;
 	socket_begin(running);
-	socket_reset((const void *)ctx[0], SOCKET_RESET_RECEIVED);
+	socket_reset_received((const void *)ctx[0]);
 	socket_end(running);
 	return 0;
 }
@@ -69,19 +69,14 @@ SEC("tp_btf/tcp_receive_reset")
 int socket_reset_received_second(__u64 *ctx)
 {
 	if (socket_second_turn(TURN_RESET_RECEIVED))
-		socket_reset((const void *)ctx[0], SOCKET_RESET_RECEIVED);
+		socket_reset_received((const void *)ctx[0]);
 	return 0;
 }
 
-/* The last that is heard of a TCP socket. */
 SEC("tp_btf/tcp_destroy_sock")
 int socket_destroyed(__u64 *ctx)
 {
-	const struct sock *sk = (const void *)ctx[0];
-	struct socket_conn *conn = socket_lookup(sk);
-
-	if (conn && conn->closed_ns)
-		socket_finish(sk, conn);
+	socket_gone((const void *)ctx[0]);
 	return 0;
 }
 

@@ -137,6 +137,7 @@ const (
 	SocketsSocketFlagSOCKET_CLOSED         SocketsSocketFlag = 32
 	SocketsSocketFlagSOCKET_VANISHED       SocketsSocketFlag = 64
 	SocketsSocketFlagSOCKET_OF_LISTENER    SocketsSocketFlag = 128
+	SocketsSocketFlagSOCKET_MAY_ANSWER     SocketsSocketFlag = 256
 )
 
 type SocketsSocketLedger uint32
@@ -216,6 +217,7 @@ const (
 	SocketsMapSocketCounts               = "socket_counts"
 	SocketsMapSocketLedgers              = "socket_ledgers"
 	SocketsMapSocketListeners            = "socket_listeners"
+	SocketsMapSocketRoomless             = "socket_roomless"
 	SocketsMapSocketShown                = "socket_shown"
 	SocketsMapSocketTurns                = "socket_turns"
 	SocketsProgSocketDestroyed           = "socket_destroyed"
@@ -309,6 +311,7 @@ type SocketsMapSpecs struct {
 	SocketCounts    *ebpf.MapSpec `ebpf:"socket_counts"`
 	SocketLedgers   *ebpf.MapSpec `ebpf:"socket_ledgers"`
 	SocketListeners *ebpf.MapSpec `ebpf:"socket_listeners"`
+	SocketRoomless  *ebpf.MapSpec `ebpf:"socket_roomless"`
 	SocketShown     *ebpf.MapSpec `ebpf:"socket_shown"`
 	SocketTurns     *ebpf.MapSpec `ebpf:"socket_turns"`
 }
@@ -352,6 +355,7 @@ type SocketsMaps struct {
 	SocketCounts    *ebpf.Map `ebpf:"socket_counts"`
 	SocketLedgers   *ebpf.Map `ebpf:"socket_ledgers"`
 	SocketListeners *ebpf.Map `ebpf:"socket_listeners"`
+	SocketRoomless  *ebpf.Map `ebpf:"socket_roomless"`
 	SocketShown     *ebpf.Map `ebpf:"socket_shown"`
 	SocketTurns     *ebpf.Map `ebpf:"socket_turns"`
 }
@@ -364,6 +368,7 @@ func (m *SocketsMaps) Close() error {
 		m.SocketCounts,
 		m.SocketLedgers,
 		m.SocketListeners,
+		m.SocketRoomless,
 		m.SocketShown,
 		m.SocketTurns,
 	)

@@ -34,6 +34,11 @@ struct socket {
 	struct sock *sk;
 };
 
+/* CONFIG_MPTCP */
+struct mptcp_sock {
+	struct sock *first;
+};
+
 struct super_block {
 	unsigned long s_magic;
 };
@@ -91,6 +96,7 @@ struct css_set {
 struct task_struct {
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
+	unsigned int flags;
 	int tgid;
 	char comm[16];
 	struct css_set *cgroups;
@@ -150,8 +156,14 @@ struct bpf_iter__tcp {
 #define AF_INET 2
 #define AF_INET6 10
 
-/* bit of sock_common.skc_flags, the same in all kernels (enum sock_flags, include/net/sock.h) */
+/* bits of sock_common.skc_flags, the same in all kernels (enum sock_flags,
+ * include/net/sock.h): no program has it any more, and the other end sends no more
+ */
+#define SOCK_DEAD 0
 #define SOCK_DONE 1
+
+/* task_struct.flags: it is the kernel's own (include/linux/sched.h) */
+#define PF_KTHREAD 0x00200000
 
 /* flags of recvmsg (include/linux/socket.h) */
 #define MSG_PEEK 2
@@ -165,6 +177,7 @@ struct bpf_iter__tcp {
 
 /* include/uapi/asm-generic/errno.h */
 #define EACCES 13
+#define EEXIST 17
 #define ENETDOWN 100
 #define ENETUNREACH 101
 #define ECONNRESET 104

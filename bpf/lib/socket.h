@@ -36,6 +36,8 @@ enum socket_flag {
 	SOCKET_VANISHED = 1 << 6,
 	/* the process is the listener's, which may hand connections to others */
 	SOCKET_OF_LISTENER = 1 << 7,
+	/* what looks like a reset that came may be data to which this end sends one */
+	SOCKET_MAY_ANSWER = 1 << 8,
 };
 
 /* Why a connection was not made. */
@@ -225,6 +227,16 @@ struct {
 	__uint(max_entries, 4096); /* set before loading */
 } socket_closed SEC(".maps");
 
+/* The UDP sockets, by cookie, for which there was no room: they are counted once,
+ * not with every datagram.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, __u32);
+} socket_roomless SEC(".maps");
+
 /* What a new entry begins as; it is too large for the stack. */
 const struct socket_conn socket_fresh = {};
 const struct socket_cgroup socket_no_cgroup = {};
@@ -284,6 +296,9 @@ static __always_inline void socket_count_end(const struct socket_conn *conn)
 	}
 }
 
+/* how many CPUs may end a connection in the same nanosecond */
+#define SOCKET_PARK_TRIES 4
+
 /* socket_park leaves a record for which the ring buffer has no room in the table,
  * by a key that is no address in the kernel.
  */
@@ -292,8 +307,15 @@ static __always_inline void socket_park(const struct socket_conn *conn)
 	__u64 key = conn->closed_ns;
 
 	socket_ledger_add(SOCKET_PARKED);
-	if (bpf_map_update_elem(&socket_conns, &key, conn, BPF_NOEXIST))
-		socket_ledger_add(SOCKET_RECORD_LOST);
+	for (int i = 0; i < SOCKET_PARK_TRIES; i++, key++) {
+		long err = bpf_map_update_elem(&socket_conns, &key, conn, BPF_NOEXIST);
+
+		if (!err)
+			return;
+		if (err != -EEXIST)
+			break;
+	}
+	socket_ledger_add(SOCKET_RECORD_LOST);
 }
 
 static __always_inline __u64 socket_wakeup(void)

@@ -27,10 +27,10 @@ static __always_inline void socket_replace(__u64 key, struct socket_conn *conn)
 	socket_send(key, conn);
 }
 
-/* socket_make gives a new entry in place of one that is there: the end of that
+/* socket_try_make gives a new entry in place of one that is there: the end of that
  * one's socket was missed. NULL if there is no room.
  */
-static __always_inline struct socket_conn *socket_make(const struct sock *sk)
+static __always_inline struct socket_conn *socket_try_make(const struct sock *sk)
 {
 	__u64 key = (__u64)sk;
 	struct socket_conn *conn = bpf_map_lookup_elem(&socket_conns, &key);
@@ -39,12 +39,20 @@ static __always_inline struct socket_conn *socket_make(const struct sock *sk)
 		socket_replace(key, conn);
 	bpf_map_update_elem(&socket_conns, &key, &socket_fresh, BPF_NOEXIST);
 	conn = bpf_map_lookup_elem(&socket_conns, &key);
-	if (!conn) {
-		socket_ledger_add(SOCKET_UNTRACKED);
+	if (!conn)
 		return NULL;
-	}
 	conn->netns = socket_netns(sk);
 	conn->protocol = BPF_CORE_READ(sk, sk_protocol);
+	return conn;
+}
+
+/* socket_make is socket_try_make that notes where there is no room. */
+static __always_inline struct socket_conn *socket_make(const struct sock *sk)
+{
+	struct socket_conn *conn = socket_try_make(sk);
+
+	if (!conn)
+		socket_ledger_add(SOCKET_UNTRACKED);
 	return conn;
 }
 
@@ -67,26 +75,41 @@ static __always_inline bool socket_is_mapped(const __u8 *address)
 	return !__builtin_memcmp(address, prefix, sizeof(prefix));
 }
 
-/* socket_find_listener gives who listens where a connection's local end is: at
- * its address, at all of IPv4, or at all of IPv6, which may include those.
+/* socket_listener_for gives who listens where a key says: at its address, at all
+ * of IPv4, or at all of IPv6, which may include those. The key becomes that.
  */
-static __always_inline struct socket_listener *socket_find_listener(const struct socket_conn *conn)
+static __always_inline struct socket_listener *socket_listener_for(struct socket_listener_key *key)
 {
-	struct socket_listener_key key = { .netns = conn->netns, .port = conn->local_port };
-	struct socket_listener *found;
+	struct socket_listener *found = socket_listener_at(key);
 
-	__builtin_memcpy(key.address, conn->local, sizeof(key.address));
-	found = socket_listener_at(&key);
 	if (found)
 		return found;
-	if (socket_is_mapped(conn->local)) {
-		__builtin_memset(key.address + 12, 0, 4);
-		found = socket_listener_at(&key);
+	if (socket_is_mapped(key->address)) {
+		__builtin_memset(key->address + 12, 0, 4);
+		found = socket_listener_at(key);
 		if (found)
 			return found;
 	}
-	__builtin_memset(key.address, 0, sizeof(key.address));
-	return socket_listener_at(&key);
+	__builtin_memset(key->address, 0, sizeof(key->address));
+	return socket_listener_at(key);
+}
+
+/* socket_find_listener gives who listens where a connection's local end is. */
+static __always_inline struct socket_listener *socket_find_listener(const struct socket_conn *conn)
+{
+	struct socket_listener_key key = { .netns = conn->netns, .port = conn->local_port };
+
+	__builtin_memcpy(key.address, conn->local, sizeof(key.address));
+	return socket_listener_for(&key);
+}
+
+/* socket_local_key is where a socket's local end is, as a listener's key. */
+static __always_inline void socket_local_key(const struct sock *sk, struct socket_listener_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	socket_read_address(sk, key->address);
+	key->netns = socket_netns(sk);
+	key->port = bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport));
 }
 
 static __always_inline void socket_copy_listener(struct socket_conn *conn)
@@ -104,9 +127,13 @@ static __always_inline void socket_copy_listener(struct socket_conn *conn)
  */
 static __always_inline void socket_use(struct socket_conn *conn)
 {
+	const struct task_struct *task = socket_current();
+
 	if (conn->process.pid && !(conn->flags & SOCKET_OF_LISTENER))
 		return;
-	socket_set_process(&conn->process, socket_current());
+	if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
+		return;
+	socket_set_process(&conn->process, task);
 	conn->flags &= ~SOCKET_OF_LISTENER;
 }
 
@@ -190,6 +217,7 @@ static __always_inline void socket_stops(const struct sock *sk, struct socket_co
 	listener = socket_listener_at(&key);
 	if (listener && listener->sock == (__u64)sk)
 		bpf_map_delete_elem(&socket_listeners, &key);
+	socket_read_addresses(sk, conn); /* see socket_refresh */
 	conn->now.listen_drops = socket_listen_drops(sk);
 	conn->closed_ns = bpf_ktime_get_ns();
 	socket_send((__u64)sk, conn);
@@ -218,7 +246,7 @@ static __always_inline void socket_established(const struct sock *sk, int before
 	struct socket_conn *conn = socket_lookup(sk);
 
 	/* of a connection that both ends open at once there is an entry */
-	if (before == TCP_SYN_RECV && (!conn || !conn->connect_ns)) {
+	if (before == TCP_SYN_RECV && (!conn || conn->closed_ns || !conn->connect_ns)) {
 		if (counters)
 			socket_count(&counters->opened[SOCKET_SERVER]);
 		socket_accepted(sk);
@@ -233,18 +261,29 @@ static __always_inline void socket_established(const struct sock *sk, int before
 	conn->flags |= SOCKET_ESTABLISHED;
 }
 
-/* socket_failure_of says why no connection came about. The kernel notes the
- * error first. A program that gives up has none: it does so because it waited
- * too long if the kernel has begun to send again.
+/* socket_gave_up: a program that gives up does so because it waited too long if
+ * the kernel has begun to send again. Where nothing was sent at all it was the
+ * kernel that gave up: it found no port (tcp_v4_connect, net/ipv4/tcp_ipv4.c).
  */
-static __always_inline enum socket_failure socket_failure_of(const struct sock *sk, int error,
-							     __u32 retransmits)
+static __always_inline enum socket_failure socket_gave_up(const struct tcp_sock *tp)
 {
+	if (!BPF_CORE_READ(tp, segs_out))
+		return SOCKET_OTHER_FAILURE;
+	return BPF_CORE_READ(tp, total_retrans) ? SOCKET_TIMED_OUT : SOCKET_CANCELED;
+}
+
+/* socket_failure_of says why no connection came about. The kernel notes the
+ * error first; a program that gives up has none.
+ */
+static __always_inline enum socket_failure socket_failure_of(const struct sock *sk)
+{
+	int error = BPF_CORE_READ(sk, sk_err);
+
 	if (!error)
 		error = BPF_CORE_READ(sk, sk_err_soft);
 	switch (error) {
 	case 0:
-		return retransmits ? SOCKET_TIMED_OUT : SOCKET_CANCELED;
+		return socket_gave_up((const void *)sk);
 	case ECONNREFUSED:
 		return SOCKET_REFUSED;
 	case ETIMEDOUT:
@@ -273,34 +312,85 @@ static __always_inline void socket_finish(const struct sock *sk, struct socket_c
 
 /* socket_resets_next says whether the kernel closes a connection before it sends
  * the reset: a program closed it with data unread, or wanted it so (tcp_close and
- * tcp_disconnect, net/ipv4/tcp.c).
+ * tcp_disconnect, net/ipv4/tcp.c). From FIN_WAIT2 one that has had the other end's
+ * FIN, or that no program has any more, goes on to TIME_WAIT.
  */
-static __always_inline bool socket_resets_next(const struct socket_conn *conn, int before)
+static __always_inline bool socket_resets_next(const struct sock *sk,
+					       const struct socket_conn *conn, int before)
 {
-	return !conn->error && !(conn->flags & (SOCKET_RESET_SENT | SOCKET_RESET_RECEIVED)) &&
-	       before != TCP_SYN_SENT && before != TCP_LAST_ACK && before != TCP_CLOSING &&
-	       before != TCP_FIN_WAIT2 && before != TCP_TIME_WAIT;
+	if (conn->error || conn->flags & (SOCKET_RESET_SENT | SOCKET_RESET_RECEIVED) ||
+	    socket_is_orphan(sk))
+		return false;
+	if (before == TCP_FIN_WAIT2)
+		return !socket_fin_received(sk);
+	return before == TCP_ESTABLISHED || before == TCP_CLOSE_WAIT || before == TCP_FIN_WAIT1;
+}
+
+/* socket_note_close notes how a connection is at its end. */
+static __always_inline void socket_note_close(const struct sock *sk, struct socket_conn *conn)
+{
+	socket_read_tcp(sk, &conn->now);
+	conn->closed_ns = bpf_ktime_get_ns();
+	conn->error = BPF_CORE_READ(sk, sk_err);
+	if (!(conn->flags & SOCKET_ESTABLISHED)) {
+		socket_read_addresses(sk, conn);
+		conn->failure = socket_failure_of(sk);
+	}
+}
+
+/* socket_count_untracked counts the end of a connection that has no entry. */
+static __always_inline void socket_count_untracked(const struct sock *sk, int before)
+{
+	struct socket_counters *counters = socket_counters_of(SOCKET_TCP);
+	struct socket_listener_key key;
+	__u8 role;
+
+	if (!counters || before == TCP_LISTEN || before == TCP_SYN_RECV || before == TCP_CLOSE)
+		return;
+	if (before == TCP_SYN_SENT) {
+		socket_count(&counters->failed[socket_failure_of(sk)]);
+		return;
+	}
+	socket_local_key(sk, &key);
+	role = socket_listener_for(&key) ? SOCKET_SERVER : SOCKET_CLIENT;
+	socket_count(&counters->closed[role]);
 }
 
 static __always_inline void socket_closed_from(const struct sock *sk, int before)
 {
 	struct socket_conn *conn = socket_lookup(sk);
 
-	if (!conn || conn->closed_ns)
+	if (!conn) {
+		socket_count_untracked(sk, before);
+		return;
+	}
+	if (conn->closed_ns)
 		return;
 	if (conn->flags & SOCKET_LISTENS) {
 		socket_stops(sk, conn);
 		return;
 	}
-	socket_read_tcp(sk, &conn->now);
-	conn->closed_ns = bpf_ktime_get_ns();
-	conn->error = BPF_CORE_READ(sk, sk_err);
-	if (!(conn->flags & SOCKET_ESTABLISHED)) {
-		socket_read_addresses(sk, conn);
-		conn->failure = socket_failure_of(sk, conn->error, conn->now.retransmits);
-	}
-	if (!socket_resets_next(conn, before))
+	socket_note_close(sk, conn);
+	if (!(conn->flags & SOCKET_MAY_ANSWER) && !socket_resets_next(sk, conn, before))
 		socket_finish(sk, conn);
+}
+
+/* socket_gone is the last that is heard of a socket. If that it was closed was
+ * missed, this is as good.
+ */
+static __always_inline void socket_gone(const struct sock *sk)
+{
+	struct socket_conn *conn = socket_lookup(sk);
+
+	if (!conn || conn->flags & SOCKET_MAY_ANSWER)
+		return;
+	if (conn->flags & SOCKET_LISTENS) {
+		socket_stops(sk, conn);
+		return;
+	}
+	if (!conn->closed_ns)
+		socket_note_close(sk, conn);
+	socket_finish(sk, conn);
 }
 
 /* socket_state is what the kernel tells of a TCP socket whose state changes. */
@@ -333,19 +423,35 @@ static __always_inline void socket_state(const struct sock *sk, int before, int 
 	}
 }
 
-/* socket_reset notes who reset a connection, which may be closed already. */
-static __always_inline void socket_reset(const struct sock *sk, __u32 who)
+static __always_inline void socket_reset_sent(const struct sock *sk)
 {
-	struct socket_conn *conn;
+	struct socket_conn *conn = sk ? socket_lookup(sk) : NULL;
 
-	if (!sk)
-		return;
-	conn = socket_lookup(sk);
 	if (!conn || conn->flags & SOCKET_LISTENS)
 		return;
-	conn->flags |= who;
+	if (conn->flags & SOCKET_MAY_ANSWER)
+		conn->flags &= ~(SOCKET_MAY_ANSWER | SOCKET_RESET_RECEIVED);
+	conn->flags |= SOCKET_RESET_SENT;
 	if (conn->closed_ns)
 		socket_finish(sk, conn);
+}
+
+/* socket_reset_received: the kernel says so also of data that comes for a connection
+ * which no program has any more and that was closed by this end alone. It ends
+ * that one first, and sends a reset then (tcp_rcv_state_process,
+ * net/ipv4/tcp_input.c). If it does not, reading the table ends the entry.
+ */
+static __always_inline void socket_reset_received(const struct sock *sk)
+{
+	struct socket_conn *conn = socket_lookup(sk);
+	__u8 state;
+
+	if (!conn || conn->flags & SOCKET_LISTENS)
+		return;
+	state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	conn->flags |= SOCKET_RESET_RECEIVED;
+	if ((state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2) && socket_is_orphan(sk))
+		conn->flags |= SOCKET_MAY_ANSWER;
 }
 
 #endif

@@ -54,6 +54,7 @@ struct {
 static __always_inline void socket_refresh(const struct sock *sk, struct socket_conn *conn)
 {
 	if (conn->flags & SOCKET_LISTENS) {
+		socket_read_addresses(sk, conn); /* the kernel chose the port after the event */
 		conn->now.listen_drops = socket_listen_drops(sk);
 	} else if (conn->protocol == IPPROTO_TCP) {
 		if (!(conn->flags & SOCKET_ESTABLISHED))
@@ -163,23 +164,17 @@ static __always_inline void socket_found(const struct sock *sk, const struct tas
 	socket_made(conn, bpf_ktime_get_ns());
 }
 
-/* socket_found_mptcp: what a program has open is the whole of an MPTCP connection,
- * whose subflows are TCP sockets of the kernel's own. Of one that listens it tells
- * who does; what it accepts is mostly TCP.
+/* socket_mptcp_first: what a program has open is the whole of an MPTCP connection,
+ * or what listens for such. What the kernel has it do is TCP sockets of its own, of
+ * which this is the first.
  */
-static __always_inline void socket_found_mptcp(const struct sock *sk,
-					       const struct task_struct *task)
+static __always_inline const struct sock *socket_mptcp_first(const struct sock *sk)
 {
-	const struct inet_sock *inet = (const void *)sk;
-	struct socket_listener_key key = {};
+	const struct mptcp_sock *msk = (const void *)sk;
 
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN || !socket_wanted(sk))
-		return;
-	socket_read_address(sk, key.address);
-	key.netns = socket_netns(sk);
-	key.port = bpf_ntohs(BPF_CORE_READ(inet, inet_sport));
-	if (!socket_listener_at(&key))
-		socket_note_listener(sk, &key, task);
+	if (!bpf_core_field_exists(msk->first))
+		return NULL;
+	return BPF_CORE_READ(msk, first);
 }
 
 /* socket_find looks at all files that processes have open. */
@@ -202,10 +197,12 @@ int socket_find(struct bpf_iter__task_file *ctx)
 	if (family != AF_INET && family != AF_INET6)
 		return 0;
 	protocol = BPF_CORE_READ(sk, sk_protocol);
-	if (protocol == IPPROTO_TCP)
+	if (protocol == IPPROTO_MPTCP)
+		sk = socket_mptcp_first(sk);
+	else if (protocol != IPPROTO_TCP)
+		return 0;
+	if (sk)
 		socket_found(sk, task);
-	else if (protocol == IPPROTO_MPTCP)
-		socket_found_mptcp(sk, task);
 	return 0;
 }
 

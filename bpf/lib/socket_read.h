@@ -55,10 +55,21 @@ static __always_inline void socket_read_addresses(const struct sock *sk, struct 
 	to->remote_port = bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
 }
 
+static __always_inline bool socket_flag(const struct sock *sk, __u32 bit)
+{
+	return BPF_CORE_READ(sk, __sk_common.skc_flags) >> bit & 1;
+}
+
 /* socket_fin_received says whether the other end has said that it sends no more. */
 static __always_inline bool socket_fin_received(const struct sock *sk)
 {
-	return BPF_CORE_READ(sk, __sk_common.skc_flags) >> SOCK_DONE & 1;
+	return socket_flag(sk, SOCK_DONE);
+}
+
+/* socket_is_orphan says whether no program has a socket any more. */
+static __always_inline bool socket_is_orphan(const struct sock *sk)
+{
+	return socket_flag(sk, SOCK_DEAD);
 }
 
 /* socket_read_tcp reads what ss(8) shows. The kernel counts bytes that it sends

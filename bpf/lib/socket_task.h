@@ -69,22 +69,27 @@ static __always_inline __u64 socket_cgroup_id(const struct task_struct *task)
 	return id;
 }
 
-/* socket_set_process notes a task as the one that uses a socket. */
+/* socket_set_process notes a task as the one that uses a socket. The kernel's own
+ * threads are no process: some of them close what others have left. A process
+ * that is exiting has no executable any more, but has it from before if it was noted.
+ */
 static __always_inline void socket_set_process(struct socket_process *process,
 					       const struct task_struct *task)
 {
-	const struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-	const struct mm_struct *mm = BPF_CORE_READ(leader, mm);
+	const struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	__u32 pid = BPF_CORE_READ(task, tgid);
 	const unsigned char *name = NULL;
 
-	process->pid = BPF_CORE_READ(task, tgid);
-	process->cgroup = socket_cgroup_id(task);
+	if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
+		return;
 	if (mm)
 		name = BPF_CORE_READ(mm, exe_file, f_path.dentry, d_name.name);
 	if (name)
 		bpf_probe_read_kernel_str(process->name, sizeof(process->name), name);
-	else
-		bpf_probe_read_kernel_str(process->name, sizeof(process->name), &leader->comm);
+	else if (process->pid != pid)
+		BPF_CORE_READ_STR_INTO(&process->name, task, group_leader, comm);
+	process->pid = pid;
+	process->cgroup = socket_cgroup_id(task);
 }
 
 static __always_inline const struct task_struct *socket_current(void)

@@ -21,19 +21,39 @@ static __always_inline __u8 socket_udp_role(const struct sock *sk, bool receives
 	return receives || locks & SOCK_BINDPORT_LOCK ? SOCKET_SERVER : SOCKET_CLIENT;
 }
 
+static __always_inline void socket_udp_opened(__u8 role)
+{
+	struct socket_counters *counters = socket_counters_of(SOCKET_UDP);
+
+	if (counters)
+		socket_count(&counters->opened[role & 1]);
+}
+
+/* socket_udp_roomless counts a socket for which there is no room, once. */
+static __always_inline void socket_udp_roomless(__u64 cookie, __u8 role)
+{
+	__u32 once = 1;
+
+	if (bpf_map_update_elem(&socket_roomless, &cookie, &once, BPF_NOEXIST))
+		return;
+	socket_ledger_add(SOCKET_UNTRACKED);
+	socket_udp_opened(role);
+}
+
 static __always_inline struct socket_conn *socket_udp_make(struct sock *sk, __u64 cookie,
 							   bool receives)
 {
-	struct socket_counters *counters = socket_counters_of(SOCKET_UDP);
+	__u8 role = socket_udp_role(sk, receives);
+	struct socket_conn *conn = socket_try_make(sk);
 	__u64 now = bpf_ktime_get_ns();
-	struct socket_conn *conn;
-	__u8 role = socket_udp_role(sk, receives) & 1;
 
-	if (counters)
-		socket_count(&counters->opened[role]);
-	conn = socket_make(sk);
-	if (!conn)
+	if (!conn) {
+		socket_udp_roomless(cookie, role);
 		return NULL;
+	}
+	/* it is counted if there was no room before */
+	if (bpf_map_delete_elem(&socket_roomless, &cookie))
+		socket_udp_opened(role);
 	conn->cookie = cookie;
 	conn->role = role;
 	conn->flags = SOCKET_ESTABLISHED;

@@ -136,6 +136,22 @@ func (p *Probe) load(opts Options, memlock error) error {
 	if err != nil {
 		return err
 	}
+	if err := p.loadParts(types, spec, memlock); err != nil {
+		return err
+	}
+	if p.ended, err = readEnded(p.maps[bpf.SocketsMapSocketClosed], int(opts.MaxEntries)); err != nil {
+		return err
+	}
+	p.closers = append(p.closers, p.ended)
+	for _, find := range []func() error{p.openDump, p.findAll} {
+		if err := find(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Probe) loadParts(types *btf.Spec, spec *ebpf.CollectionSpec, memlock error) error {
 	for i := range parts {
 		err := p.loadPart(types, spec, i)
 		if err != nil && !errors.Is(err, errNoTracepoint) {
@@ -147,15 +163,6 @@ func (p *Probe) load(opts Options, memlock error) error {
 		p.features = append(p.features, Feature{parts[i].name, err})
 	}
 	p.decoder.cgroups = p.maps[bpf.SocketsMapSocketCgroups]
-	if p.ended, err = readEnded(p.maps[bpf.SocketsMapSocketClosed], int(opts.MaxEntries)); err != nil {
-		return err
-	}
-	p.closers = append(p.closers, p.ended)
-	for _, find := range []func() error{p.openDump, p.findAll} {
-		if err := find(); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -178,8 +185,8 @@ func configured(opts Options) (*ebpf.CollectionSpec, error) {
 	return spec, nil
 }
 
-// loadPart loads and attaches the programs of a part. All share the maps of the
-// first one.
+// loadPart loads and attaches the programs of a part, or none of them. All parts
+// share the maps of the first one.
 func (p *Probe) loadPart(types *btf.Spec, spec *ebpf.CollectionSpec, i int) error {
 	part := &parts[i]
 	for _, name := range slices.Sorted(maps.Keys(part.tracepoints)) {
@@ -201,11 +208,23 @@ func (p *Probe) loadPart(types *btf.Spec, spec *ebpf.CollectionSpec, i int) erro
 			p.closers = append(p.closers, p.maps[name])
 		}
 	}
+	programs := map[string]*ebpf.Program{}
+	var opened kernel.Closers
 	for _, name := range part.programs {
-		p.programs[name] = loaded.DetachProgram(name)
-		p.closers = append(p.closers, p.programs[name])
+		programs[name] = loaded.DetachProgram(name)
+		opened = append(opened, programs[name])
+		if only.Programs[name].AttachType == ebpf.AttachTraceIter {
+			continue // runs when asked
+		}
+		l, err := link.AttachTracing(link.TracingOptions{Program: programs[name]})
+		if err != nil {
+			return errors.Join(fmt.Errorf("attach %s: %w", name, err), opened.Close())
+		}
+		opened = append(opened, l)
 	}
-	return p.attach(part.programs)
+	maps.Copy(p.programs, programs)
+	p.closers = append(p.closers, opened...)
+	return nil
 }
 
 // errNoTracepoint needs no more explanation than which one it is.
@@ -226,21 +245,6 @@ func haveTracepoint(types *btf.Spec, name, since string) error {
 		return fmt.Errorf("%w %s", errNoTracepoint, name)
 	}
 	return fmt.Errorf("%w %s (Linux %s and later have)", errNoTracepoint, name, since)
-}
-
-func (p *Probe) attach(programs []string) error {
-	for _, name := range programs {
-		prog := p.programs[name]
-		if prog.Type() != ebpf.Tracing || name == "socket_dump" || name == "socket_find" || name == "socket_find_rest" {
-			continue // iterators run when asked
-		}
-		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
-		if err != nil {
-			return fmt.Errorf("attach %s: %w", name, err)
-		}
-		p.closers = append(p.closers, l)
-	}
-	return nil
 }
 
 func (p *Probe) openDump() error {
