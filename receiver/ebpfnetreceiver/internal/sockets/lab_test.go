@@ -345,10 +345,7 @@ func tcpOf(packet []byte) []byte {
 // Bits of a TCP header's byte of flags.
 const (
 	tcpFlags = 13 // where it is
-	fin      = 1
 	syn      = 2
-	rst      = 4
-	ack      = 16
 )
 
 // payloadOf is how many bytes a TCP packet of the wire carries.

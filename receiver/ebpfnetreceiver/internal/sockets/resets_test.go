@@ -7,7 +7,6 @@ package sockets
 
 import (
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 	"unsafe"
@@ -188,16 +187,5 @@ func TestResetReceivedAfterClose(t *testing.T) {
 // acrossWire gives a connection whose packets take their time, and who watches its
 // client.
 func acrossWire(t testing.TB, v6 bool) (*Probe, *net.TCPConn, *net.TCPConn) {
-	p := here(t)
-	w := newWire(t, 50*time.Millisecond)
-	var l *net.TCPListener
-	w.far.Do(t, func() {
-		at := far4
-		if v6 {
-			at = far6
-		}
-		l = listen(t, netip.AddrPortFrom(at, 0).String())
-	})
-	client, server := dial(t, l)
-	return p, client, server
+	return acrossDelay(t, v6, 50*time.Millisecond)
 }

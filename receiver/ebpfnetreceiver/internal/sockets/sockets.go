@@ -45,8 +45,8 @@ type Options struct {
 // MapBytes estimates the kernel memory that the maps take.
 func (o *Options) MapBytes() uint64 {
 	entry := kernel.HashEntryOverhead + kernel.HashBucket + 8 + uint64(unsafe.Sizeof(bpf.SocketsSocketConn{}))
-	const others = 4096 * (2*kernel.HashEntryOverhead + 2*kernel.HashBucket + 8 + uint64(unsafe.Sizeof(bpf.SocketsSocketCgroup{})) +
-		uint64(unsafe.Sizeof(bpf.SocketsSocketListenerKey{})+unsafe.Sizeof(bpf.SocketsSocketListener{})))
+	const others = 4096 * (3*(kernel.HashEntryOverhead+kernel.HashBucket) + 8 + uint64(unsafe.Sizeof(bpf.SocketsSocketCgroup{})) +
+		uint64(unsafe.Sizeof(bpf.SocketsSocketListenerKey{})+unsafe.Sizeof(bpf.SocketsSocketListener{})) + 16)
 	return uint64(o.MaxEntries)*entry + uint64(o.RingBufferBytes) + others
 }
 
@@ -128,13 +128,18 @@ func (p *Probe) load(opts Options, memlock error) error {
 	if opts.MaxEntries == 0 {
 		return errors.New("room for at least one socket is needed")
 	}
-	types, err := btf.LoadKernelSpec()
-	if err != nil {
-		return kernel.Explain(err, memlock, capabilities...)
-	}
 	spec, err := configured(opts)
 	if err != nil {
 		return err
+	}
+	return p.loadSpec(spec, opts, memlock)
+}
+
+// loadSpec loads configured programs and finds what is there.
+func (p *Probe) loadSpec(spec *ebpf.CollectionSpec, opts Options, memlock error) error {
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return kernel.Explain(err, memlock, capabilities...)
 	}
 	if err := p.loadParts(types, spec, memlock); err != nil {
 		return err
