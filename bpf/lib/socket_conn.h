@@ -356,6 +356,20 @@ static __always_inline void socket_count_untracked(const struct sock *sk, int be
 	socket_count(&counters->closed[role]);
 }
 
+/* socket_was_established: that a connection came about was missed, see socket_turn.h,
+ * but it has gone on from there.
+ */
+static __always_inline void socket_was_established(struct socket_conn *conn)
+{
+	struct socket_counters *counters = socket_counters_of(SOCKET_TCP);
+
+	if (conn->flags & SOCKET_ESTABLISHED)
+		return;
+	conn->flags |= SOCKET_ESTABLISHED;
+	if (counters)
+		socket_count(&counters->opened[socket_role_of(conn)]);
+}
+
 static __always_inline void socket_closed_from(const struct sock *sk, int before)
 {
 	struct socket_conn *conn = socket_lookup(sk);
@@ -370,6 +384,8 @@ static __always_inline void socket_closed_from(const struct sock *sk, int before
 		socket_stops(sk, conn);
 		return;
 	}
+	if (before != TCP_SYN_SENT && before != TCP_SYN_RECV)
+		socket_was_established(conn);
 	socket_note_close(sk, conn);
 	if (!(conn->flags & SOCKET_MAY_ANSWER) && !socket_resets_next(sk, conn, before))
 		socket_finish(sk, conn);
@@ -388,8 +404,12 @@ static __always_inline void socket_gone(const struct sock *sk)
 		socket_stops(sk, conn);
 		return;
 	}
-	if (!conn->closed_ns)
+	if (!conn->closed_ns) {
+		/* a round trip is measured when the handshake ends, and not before */
+		if (BPF_CORE_READ((const struct tcp_sock *)sk, srtt_us))
+			socket_was_established(conn);
 		socket_note_close(sk, conn);
+	}
 	socket_finish(sk, conn);
 }
 

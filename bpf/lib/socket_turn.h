@@ -8,10 +8,13 @@
  * run the first one twice, which shows by the first such case, and the second does
  * nothing there.
  *
- * An interrupt in the few instructions between the kernel's entry into the first
- * program and its note of it is still missed. The kernel counts how often it did not run
- * the first program, and SOCKET_SECOND_TURNS how often the second one did: the
- * difference is what is missed.
+ * What comes in an interrupt between the kernel's entry into the first program and its
+ * note of it, or between the end of that and of the program, is still missed, and
+ * that may be several connections' events. Where one CPU hands all packets to
+ * another it is some of 10,000. The kernel counts how often it did not run the first
+ * program, and SOCKET_SECOND_TURNS how often the second one did: the difference is
+ * what is missed, as far as the kernel counts it. Of a connection whose beginning or
+ * end is missed at its client what comes after it tells; of a server's it does not.
  */
 #ifndef NETPROBE_SOCKET_TURN_H
 #define NETPROBE_SOCKET_TURN_H
