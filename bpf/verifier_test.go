@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/features"
 	"github.com/stretchr/testify/require"
 
@@ -32,20 +33,28 @@ func TestProgramsFitOldVerifiers(t *testing.T) {
 	for _, load := range objects {
 		spec, err := load()
 		require.NoError(t, err)
-		removeNetfilter(t, spec)
+		removeMissing(t, spec)
 		testFitsOldVerifiers(t, spec)
 	}
 }
 
-// removeNetfilter leaves what can be loaded by kernels before 6.4, which have no
-// programs at netfilter's hooks.
-func removeNetfilter(t *testing.T, spec *ebpf.CollectionSpec) {
+// removeMissing leaves what this kernel can load: those before 6.4 have no programs
+// at netfilter's hooks, those before 6.3 not all tracepoints.
+func removeMissing(t *testing.T, spec *ebpf.CollectionSpec) {
+	t.Helper()
 	err := features.HaveProgramType(ebpf.Netfilter)
-	if !errors.Is(err, ebpf.ErrNotSupported) {
-		require.NoError(t, err)
-		return
+	if err != nil {
+		require.ErrorIs(t, err, ebpf.ErrNotSupported)
 	}
-	maps.DeleteFunc(spec.Programs, func(_ string, p *ebpf.ProgramSpec) bool { return p.Type == ebpf.Netfilter })
+	kernel, btfErr := btf.LoadKernelSpec()
+	require.NoError(t, btfErr)
+	maps.DeleteFunc(spec.Programs, func(_ string, p *ebpf.ProgramSpec) bool {
+		if p.AttachType == ebpf.AttachTraceRawTp {
+			var tracepoint *btf.Typedef
+			return kernel.TypeByName("btf_trace_"+p.AttachTo, &tracepoint) != nil
+		}
+		return p.Type == ebpf.Netfilter && err != nil
+	})
 }
 
 func testFitsOldVerifiers(t *testing.T, spec *ebpf.CollectionSpec) {

@@ -188,7 +188,8 @@ func TestManyConnections(t *testing.T) {
 			for i, p := range []*Probe{near, far} {
 				results[i] = &checked{ids: map[flow.ConnectionID]bool{}, sent: map[string]uint64{}}
 				if test.parked {
-					continue // read when all is over
+					p.ended.mu.Lock() // which stops the reading until all is over
+					continue
 				}
 				reading.Go(func() { readAlways(t, p, results[i], stop) })
 			}
@@ -196,6 +197,9 @@ func TestManyConnections(t *testing.T) {
 			close(stop)
 			reading.Wait()
 			for i, p := range []*Probe{near, far} {
+				if test.parked {
+					p.ended.mu.Unlock()
+				}
 				role := flow.Role(i)
 				netnstest.Eventually(t, func() bool {
 					results[i].note(t, take(t, p))

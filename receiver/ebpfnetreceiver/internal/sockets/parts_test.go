@@ -39,9 +39,9 @@ func typesWith(t testing.TB, tracepoints ...string) *btf.Spec {
 func TestMissingTracepoint(t *testing.T) {
 	types := typesWith(t, "inet_sock_set_state")
 	require.NoError(t, haveTracepoint(types, "inet_sock_set_state", ""))
-	require.EqualError(t, haveTracepoint(types, "tcp_send_reset", ""), "the kernel has no tracepoint tcp_send_reset")
+	require.EqualError(t, haveTracepoint(types, "tcp_send_reset", ""), "not supported: the kernel has no tracepoint tcp_send_reset")
 	require.EqualError(t, haveTracepoint(types, "sock_send_length", "6.3"),
-		"the kernel has no tracepoint sock_send_length (Linux 6.3 and later have)")
+		"not supported: the kernel has no tracepoint sock_send_length (Linux 6.3 and later have)")
 	require.Error(t, haveTracepoint(types, "set_state", ""), "part of a name")
 }
 
