@@ -123,7 +123,8 @@ type session struct {
 	netfilterDrops bool // are counted
 	dropNames      map[uint32]string
 	dropTotals     *dropTotals
-	nat            *conntrack.Table // nil where it is off or the kernel has none
+	droppedBefore  map[flow.Tuple]uint64 // at the last reading, and in no flow's record
+	nat            *conntrack.Table      // nil where it is off or the kernel has none
 	// graphOptions are for the graph of interfaces.
 	graphOptions netdev.Options
 	tunnels      *aggregate.Tunnels
@@ -470,7 +471,7 @@ func (s *session) joinFlows(ctx context.Context, w *window) {
 	}
 	counted, noted := s.joiner.Join(s.flows, w.end)
 	w.flows = counted
-	completeFlows(w)
+	s.completeFlows(w)
 	s.telemetry.ledger.addTally(ctx, outcomeFiltered, causeElsewhere, tallyOf(noted))
 	w.tunnels, w.networks = s.tunnels.Collect(w.end)
 	for _, e := range s.tunnels.Events(w.end) {

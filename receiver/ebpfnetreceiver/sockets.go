@@ -169,31 +169,38 @@ func (w *watchedSockets) record(name string, samples []connections.Sample) {
 }
 
 // completeFlows adds to the records that are counted what the sockets at their ends
-// know, and what was dropped of them.
-func completeFlows(w *window) {
+// know, and what was dropped of them. Drops that no record has are kept for one more
+// reading: a packet may be counted as dropped in this one, and in its flow in the next.
+func (s *session) completeFlows(w *window) {
 	if w.sockets != nil {
 		for i := range w.flows {
 			w.sockets.ends.Complete(&w.flows[i])
 		}
 	}
-	dropped := map[flow.Tuple]uint64{}
+	dropped, kept := map[flow.Tuple]uint64{}, s.droppedBefore
 	for _, e := range w.events {
 		if drop, ok := e.(convert.DropEvent); ok {
 			dropped[drop.Key.Tuple()] += drop.Packets
 		}
 	}
-	if len(dropped) == 0 {
-		return
-	}
-	for i := range w.flows {
-		rec := &w.flows[i]
-		tuples := []flow.Tuple{rec.Tuple()}
-		if rec.NAT != nil {
-			tuples = append(tuples, rec.NAT.Other)
+	if len(dropped)+len(kept) > 0 {
+		for i := range w.flows {
+			giveDrops(&w.flows[i], dropped, kept)
 		}
+	}
+	s.droppedBefore = dropped
+}
+
+// giveDrops gives a record what was dropped of its flow, which no other record has then.
+func giveDrops(rec *flow.Record, drops ...map[flow.Tuple]uint64) {
+	tuples := []flow.Tuple{rec.Tuple()}
+	if rec.NAT != nil {
+		tuples = append(tuples, rec.NAT.Other)
+	}
+	for _, dropped := range drops {
 		for _, tuple := range tuples {
 			rec.Dropped += dropped[tuple]
-			delete(dropped, tuple) // one record has them
+			delete(dropped, tuple)
 		}
 	}
 }

@@ -150,10 +150,27 @@ func TestFlowsHaveTheirDrops(t *testing.T) {
 		flows:  []flow.Record{rec, rec, translated},
 		events: []convert.Event{drop(rec.Key, 2), drop(rec.Key, 3), drop(other, 9), drop(flow.Key{Source: inner.Source, Destination: inner.Destination, SourcePort: inner.SourcePort, DestinationPort: inner.DestinationPort, Protocol: inner.Protocol}, 4)},
 	}
-	completeFlows(w)
+	s := &session{}
+	s.completeFlows(w)
 	require.EqualValues(t, 5, w.flows[0].Dropped)
 	require.Zero(t, w.flows[1].Dropped)
 	require.EqualValues(t, 4, w.flows[2].Dropped)
+}
+
+// What was dropped between the reading of flows and that of drops is in a flow's next
+// record.
+func TestDropsThatAreReadBeforeTheirFlow(t *testing.T) {
+	s := &session{}
+	s.completeFlows(&window{events: []convert.Event{convert.DropEvent{Key: testRecord(loopback, 1).Key, Packets: 3}}})
+	w := &window{flows: []flow.Record{testRecord(loopback, 1)}}
+	s.completeFlows(w)
+	require.EqualValues(t, 3, w.flows[0].Dropped)
+
+	s.completeFlows(&window{events: []convert.Event{convert.DropEvent{Key: testRecord(loopback, 1).Key, Packets: 3}}})
+	s.completeFlows(&window{})
+	w = &window{flows: []flow.Record{testRecord(loopback, 1)}}
+	s.completeFlows(w)
+	require.Zero(t, w.flows[0].Dropped, "it was not of this flow's packets")
 }
 
 // valuesOf gives the values of a sum by their attributes' values, joined.

@@ -83,6 +83,7 @@ type Table struct {
 	totals    map[Kind]Totals
 	listeners map[netip.AddrPort]uint64
 	forgotten uint64
+	ends      Ends // of the last reading
 }
 
 // known is what was seen of a connection.
@@ -119,6 +120,8 @@ func (t *Table) Update(live, closed []flow.Connection) Interval {
 			t.forgotten++
 		}
 	}
+	in.Ends.addLast(t.ends)
+	t.ends = in.Ends
 	return in
 }
 

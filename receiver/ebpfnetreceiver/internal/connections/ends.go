@@ -13,13 +13,25 @@ import (
 type end struct {
 	process flow.Process
 	rtt     time.Duration
-	// in this interval, and not given to a flow yet
-	retransmits uint32
-	// that it sent, and that it got
-	resetsSent, resetsReceived uint32
-	netns                      uint32
+	netns   uint32
 	// several namespaces have the same addresses, and none of them is ours
 	ambiguous bool
+	// its connection ended before this interval
+	past bool
+
+	// counts of this interval, and those of the last one, that no flow has been given
+	now, before counts
+}
+
+// counts is what one record of a flow gets.
+type counts struct {
+	retransmits uint32
+	// that the end sent, and that it got
+	resetsSent, resetsReceived uint32
+}
+
+func (c counts) plus(d counts) counts {
+	return counts{c.retransmits + d.retransmits, c.resetsSent + d.resetsSent, c.resetsReceived + d.resetsReceived}
 }
 
 // Ends has sockets by the packets that they send.
@@ -29,13 +41,13 @@ func (e Ends) add(c *flow.Connection, gained *flow.ConnectionNumbers, own uint32
 	if !c.Remote.Addr().IsValid() || c.Remote.Port() == 0 {
 		return
 	}
-	fresh := &end{process: c.Process, rtt: c.RTT, retransmits: gained.Retransmits, netns: c.NetNS}
+	fresh := &end{process: c.Process, rtt: c.RTT, netns: c.NetNS, now: counts{retransmits: gained.Retransmits}}
 	ended := !c.Closed.IsZero() // before that it would be told again
 	if ended && c.ResetSent {
-		fresh.resetsSent = 1
+		fresh.now.resetsSent = 1
 	}
 	if ended && c.ResetReceived {
-		fresh.resetsReceived = 1
+		fresh.now.resetsReceived = 1
 	}
 	tuple := c.Tuple()
 	have, ok := e[tuple]
@@ -43,14 +55,28 @@ func (e Ends) add(c *flow.Connection, gained *flow.ConnectionNumbers, own uint32
 	case !ok:
 		e[tuple] = fresh
 	case have.netns == c.NetNS: // one connection after the other
-		fresh.retransmits += have.retransmits
-		fresh.resetsSent += have.resetsSent
-		fresh.resetsReceived += have.resetsReceived
+		fresh.now = fresh.now.plus(have.now)
 		e[tuple] = fresh
 	case c.NetNS == own:
 		e[tuple] = fresh
 	case have.netns != own:
 		have.ambiguous = true
+	}
+}
+
+// addLast adds what is left of the interval before. Flows are read a moment before
+// sockets are: packets of that moment are in the next interval's records, and what the
+// sockets tell of them is not.
+func (e Ends) addLast(last Ends) {
+	for tuple, old := range last {
+		have, ok := e[tuple]
+		switch {
+		case ok && have.netns == old.netns:
+			have.before = old.now
+		case !ok && !old.past:
+			old.past, old.before, old.now = true, old.now, counts{}
+			e[tuple] = old
+		}
 	}
 }
 
@@ -95,13 +121,16 @@ func (e Ends) Complete(rec *flow.Record) {
 	}
 	rec.TCP = &flow.TCPQuality{RTT: local.rtt}
 	if sender != nil {
-		rec.TCP.Retransmits, rec.TCP.HasRetransmits = sender.retransmits, true
-		rec.TCP.Resets = sender.resetsSent
-		sender.retransmits, sender.resetsSent = 0, 0
+		sent := sender.now.plus(sender.before)
+		rec.TCP.Retransmits, rec.TCP.HasRetransmits = sent.retransmits, true
+		rec.TCP.Resets = sent.resetsSent
+		for _, c := range []*counts{&sender.now, &sender.before} {
+			c.retransmits, c.resetsSent = 0, 0
+		}
 	}
 	if receiver != nil {
 		// a reset that both ends know of is one
-		rec.TCP.Resets = max(rec.TCP.Resets, receiver.resetsReceived)
-		receiver.resetsReceived = 0
+		rec.TCP.Resets = max(rec.TCP.Resets, receiver.now.resetsReceived+receiver.before.resetsReceived)
+		receiver.now.resetsReceived, receiver.before.resetsReceived = 0, 0
 	}
 }

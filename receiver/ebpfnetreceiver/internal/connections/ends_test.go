@@ -68,7 +68,9 @@ func TestFlowOfTwoLocalEnds(t *testing.T) {
 func TestFlowHasItsIntervalOnly(t *testing.T) {
 	table := New(here, 1)
 	table.Update([]flow.Connection{quality(opened(1), time.Millisecond, 2)}, nil)
-	ends := table.Update([]flow.Connection{quality(opened(1), time.Millisecond, 5)}, nil).Ends
+	ends := table.Update([]flow.Connection{quality(opened(1), time.Millisecond, 2)}, nil).Ends
+	require.EqualValues(t, 2, completed(ends, sent(opened(1))).TCP.Retransmits)
+	ends = table.Update([]flow.Connection{quality(opened(1), time.Millisecond, 5)}, nil).Ends
 	require.EqualValues(t, 3, completed(ends, sent(opened(1))).TCP.Retransmits)
 
 	reset := quality(opened(1), time.Millisecond, 5)
@@ -77,6 +79,43 @@ func TestFlowHasItsIntervalOnly(t *testing.T) {
 	require.Zero(t, completed(ends, sent(accepted(0))).TCP.Resets, "it has not ended yet")
 	ends = table.Update(nil, []flow.Connection{closed(reset)}).Ends
 	require.EqualValues(t, 1, completed(ends, sent(accepted(0))).TCP.Resets)
+}
+
+// Flows are read before sockets: a packet that comes in between is in the records of
+// the next interval, when its connection may have ended.
+func TestFlowThatIsReadLater(t *testing.T) {
+	table := New(here, 1)
+	c := quality(opened(1), 5*time.Millisecond, 2)
+	c.ResetSent = true
+	table.Update(nil, []flow.Connection{closed(c)})
+	ends := table.Update(nil, nil).Ends
+	rec := completed(ends, sent(c))
+	require.Equal(t, &c.Process, rec.Process)
+	require.Equal(t, &flow.TCPQuality{RTT: c.RTT, Retransmits: 2, HasRetransmits: true, Resets: 1}, rec.TCP)
+	require.Equal(t, &flow.TCPQuality{RTT: c.RTT, HasRetransmits: true}, completed(ends, sent(c)).TCP, "once")
+	require.Nil(t, completed(table.Update(nil, nil).Ends, sent(c)).Process, "for no longer than that")
+
+	// of one that goes on
+	table.Update([]flow.Connection{quality(opened(2), time.Millisecond, 2)}, nil)
+	ends = table.Update([]flow.Connection{quality(opened(2), time.Millisecond, 5)}, nil).Ends
+	require.EqualValues(t, 5, completed(ends, sent(opened(2))).TCP.Retransmits)
+	ends = table.Update([]flow.Connection{quality(opened(2), time.Millisecond, 5)}, nil).Ends
+	require.Zero(t, completed(ends, sent(opened(2))).TCP.Retransmits, "they were given to a record")
+
+	// of one that has another's ports
+	table.Update(nil, []flow.Connection{closed(quality(opened(2), time.Millisecond, 6))})
+	next := quality(opened(3), time.Millisecond, 1)
+	next.Process.PID = 9
+	rec = completed(table.Update([]flow.Connection{next}, nil).Ends, sent(next))
+	require.EqualValues(t, 9, rec.Process.PID)
+	require.EqualValues(t, 2, rec.TCP.Retransmits)
+
+	// and of one in another namespace
+	other := closed(quality(opened(4), time.Millisecond, 7))
+	other.NetNS = there
+	table = New(here, 1)
+	table.Update(nil, []flow.Connection{other})
+	require.EqualValues(t, 1, completed(table.Update([]flow.Connection{next}, nil).Ends, sent(next)).TCP.Retransmits)
 }
 
 func TestFlowOfSeveralNamespaces(t *testing.T) {
