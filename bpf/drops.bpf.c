@@ -37,6 +37,21 @@ static __always_inline bool is_ip(const struct sk_buff *skb)
 	return skb->protocol == bpf_htons(ETH_P_IP) || skb->protocol == bpf_htons(ETH_P_IPV6);
 }
 
+/* is_taken says whether TCP took a segment, and frees it with its socket: a FIN that
+ * came after the program had closed waits in the queue, without payload, for
+ * nobody to read it. Every connection ends so at the end that closes first.
+ */
+static __always_inline bool is_taken(const struct sk_buff *skb, const struct drop_key *drop)
+{
+	if (skb->len || !drop->ip_version || drop->protocol != IPPROTO_TCP)
+		return false;
+	/* before 6.2 the reason is none that would tell */
+	if (bpf_core_enum_value_exists(enum skb_drop_reason, SKB_DROP_REASON_QUEUE_PURGE))
+		return drop->reason ==
+		       bpf_core_enum_value(enum skb_drop_reason, SKB_DROP_REASON_QUEUE_PURGE);
+	return true;
+}
+
 static __always_inline void count_if_drop(const __u64 *ctx)
 {
 	const struct sk_buff *skb = (void *)ctx[0];
@@ -61,6 +76,8 @@ static __always_inline void count_if_drop(const __u64 *ctx)
 		return;
 	}
 	has_flow = drop_read_flow(skb, &key, &bytes);
+	if (is_taken(skb, &key.drop))
+		return;
 	drop_count(&key.drop, bytes);
 	if (has_flow)
 		drop_count_flow(&key, bytes);

@@ -211,6 +211,7 @@ enum skb_drop_reason {
 	SKB_NOT_DROPPED_YET = 0x7ffffff0,
 	SKB_CONSUMED,
 	SKB_DROP_REASON_NETFILTER_DROP,
+	SKB_DROP_REASON_QUEUE_PURGE,
 };
 
 /* skb_shared_info.gso_type (include/linux/skbuff.h) */

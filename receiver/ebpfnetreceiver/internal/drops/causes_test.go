@@ -7,6 +7,7 @@ package drops
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -423,4 +424,61 @@ func staticNeighbor(tb testing.TB, name, address string, at net.HardwareAddr) {
 		LinkIndex: int(index(tb, name)), State: netlink.NUD_PERMANENT, IP: netip.MustParseAddr(address).AsSlice(),
 		HardwareAddr: at,
 	}))
+}
+
+// A connection that ends well has dropped nothing, whichever end closes it first, and
+// what a program has not read is not confused with that.
+func TestConnectionsThatEndDropNothing(t *testing.T) {
+	l := newLab(t)
+	p := load(t, roomy())
+	connect := func(to string) (here, there *net.TCPConn) {
+		var listener net.Listener
+		l.client.Do(t, func() {
+			var err error
+			listener, err = net.Listen("tcp", net.JoinHostPort(to, "0"))
+			require.NoError(t, err)
+		})
+		defer listener.Close()
+		conn, err := net.Dial("tcp", listener.Addr().String())
+		require.NoError(t, err)
+		accepted, err := listener.Accept()
+		require.NoError(t, err)
+		return conn.(*net.TCPConn), accepted.(*net.TCPConn)
+	}
+	for _, to := range []string{client4, client6} {
+		for _, first := range []int{0, 1} {
+			here, there := connect(to)
+			ends := []*net.TCPConn{here, there}
+			_, err := there.Write(make([]byte, 1000))
+			require.NoError(t, err)
+			_, err = here.Read(make([]byte, 1000))
+			require.NoError(t, err)
+			require.NoError(t, ends[first].Close())
+			_, err = ends[1-first].Read(make([]byte, 1))
+			require.ErrorIs(t, err, io.EOF)
+			require.NoError(t, ends[1-first].Close())
+		}
+	}
+	// closed while there is more to read, which comes to nothing: the kernel tells nobody
+	here, there := connect(client4)
+	_, err := there.Write(make([]byte, 1000))
+	require.NoError(t, err)
+	_, err = here.Read(make([]byte, 1))
+	require.NoError(t, err)
+	require.NoError(t, here.Close())
+	_, err = there.Read(make([]byte, 1))
+	require.Error(t, err)
+	require.NoError(t, there.Close())
+
+	// the last one to be freed
+	probe := dial(t, l.client, node4, 9)
+	send(t, probe, 3, 10)
+	await(t, p, Key{p.named("NO_SOCKET"), index(t, toClient), 4, flow.UDP, Ingress}, 3)
+	counts, flows := collect(t, p)
+	for _, c := range counts {
+		require.NotEqual(t, flow.TCP, c.Protocol, "%+v", counts)
+	}
+	for _, f := range flows {
+		require.NotEqual(t, flow.TCP, f.Protocol, "%+v", flows)
+	}
 }
