@@ -89,8 +89,10 @@ type Table struct {
 // known is what was seen of a connection.
 type known struct {
 	numbers flow.ConnectionNumbers
-	opened  bool // was told of
-	missing int  // readings
+	// as last read
+	local, remote netip.AddrPort
+	opened        bool // was told of
+	missing       int  // readings
 }
 
 // New gives a table.
@@ -137,7 +139,9 @@ func (t *Table) update(in *Interval, c *flow.Connection, ended bool) {
 	k.numbers, k.missing = c.Now, 0
 	if ended {
 		delete(t.known, c.ID)
+		k.complete(c)
 	}
+	k.local, k.remote = c.Local, c.Remote
 	if c.Listens {
 		t.addListener(c.Local, uint64(gained.ListenDrops))
 		return
@@ -148,6 +152,14 @@ func (t *Table) update(in *Interval, c *flow.Connection, ended bool) {
 		in.RTTs = append(in.RTTs, Sample{c.Role, c.RTT})
 	}
 	in.Ends.add(c, &gained, t.NetNS)
+}
+
+// complete adds to the last of a UDP socket the end that it was connected to after its
+// first datagram: only readings of sockets that are there have that.
+func (k *known) complete(c *flow.Connection) {
+	if c.Protocol == flow.UDP && c.Remote.Port() == 0 && k.remote.Port() != 0 {
+		c.Local, c.Remote = k.local, k.remote
+	}
 }
 
 // tell notes what happened to a connection since the last reading.

@@ -172,3 +172,23 @@ func TestListeners(t *testing.T) {
 	require.ElementsMatch(t, []Listener{{b, 7}, {netip.AddrPort{}, 7}}, table.Listeners())
 	require.Empty(t, table.Totals())
 }
+
+// A UDP socket that its program connects after the first datagram, as servers do that
+// have one for each client.
+func TestUDPThatIsConnectedLater(t *testing.T) {
+	table := New(here, 1)
+	connected := accepted(1)
+	connected.Protocol = flow.UDP
+	first := connected
+	first.Remote = netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	table.Update([]flow.Connection{first}, nil)
+	table.Update([]flow.Connection{connected}, nil)
+	in := table.Update(nil, []flow.Connection{closed(first)}) // as when it was first seen
+	require.Equal(t, []Event{{Connection: closed(connected), Phase: Close, At: ended}}, in.Events)
+	require.NotNil(t, completed(in.Ends, sent(connected)).Process)
+
+	// and one that never was
+	table.Update([]flow.Connection{first}, nil)
+	in = table.Update(nil, []flow.Connection{closed(first)})
+	require.Equal(t, []Event{{Connection: closed(first), Phase: Close, At: ended}}, in.Events)
+}
