@@ -114,7 +114,7 @@ check-go:
 	@command -v $(GO) >/dev/null || { echo "Go 1.26 or later is needed: https://go.dev/dl/" >&2; exit 1; }
 
 # Debian packages that the tests and generators call, and those of test-vm.
-PACKAGES := clang-19 clang-format-19 llvm-19 iproute2 iputils-ping iperf3 nftables iptables conntrack
+PACKAGES := clang-19 clang-format-19 llvm-19 iproute2 iputils-ping iperf3 nftables iptables conntrack curl netcat-openbsd
 VM_PACKAGES := qemu-system-x86 xz-utils debian-archive-keyring iputils-ping nftables iptables conntrack
 .PHONY: deps
 deps: check-go ## Install the Debian packages that tests and generators need

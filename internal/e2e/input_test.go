@@ -158,6 +158,14 @@ func TestNamedPrivilegesAreEnough(t *testing.T) {
 	a.waitReady(t)
 	k.waitWatched(t)
 	require.Equal(t, uint32(xdpNative), k.attached(t).XDP.Mode)
+	for _, missing := range []string{"No connections are watched", "A part of connections is not watched", "Nothing that the kernel drops is counted"} {
+		require.NotContains(t, a.output.String(), missing)
+	}
+	// processes of other users too
+	k.up(t)
+	k.pairings()[0].tcp(t, 10)
+	r := a.sink.connection(t, l.near, map[string]any{"destination.address": k.far4.String(), "netprobe.connection.phase": "close"})
+	requireProcess(t, r, executable(t), os.Getpid())
 	require.True(t, a.stop(t, syscall.SIGTERM).Success())
 	require.Equal(t, attachments{}, k.attached(t))
 }
