@@ -25,6 +25,7 @@ import (
 
 // Why a connection was not made, or who broke it off, is told apart.
 func TestConnectionsThatFail(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	l := newLab(t)
 	// What ICMP says while connect(2) is still at work the kernel notes where the program's
 	// question for it (SO_ERROR) takes it away, so that nobody else sees it.

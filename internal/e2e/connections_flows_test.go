@@ -99,6 +99,7 @@ func unifiedGroups(t *testing.T) string {
 
 // A process in a container's control group has its container on its connections and flows.
 func TestConnectionsOfContainers(t *testing.T) {
+	t.Parallel()
 	groups := unifiedGroups(t)
 	if groups == "" {
 		t.Skip("control groups of version 2 are not mounted")
@@ -166,34 +167,47 @@ func requireProcessOfFlow(t *testing.T, a *agent, to netip.AddrPort, from uint16
 func TestClusterFlowsHaveTheirProcesses(t *testing.T) {
 	c := newCluster(t)
 	agents := c.start(t, `{interval: 200ms}`)
+	type held struct {
+		conversation
+		client, server programEnd
+	}
+	var all []held
 	for _, conv := range c.conversations() {
-		t.Run(conv.name, func(t *testing.T) {
-			client, server := conv.program(t)
-			for i, n := range c.nodes {
-				onClient, onServer := conv.client.node == n, conv.server.node == n
-				if !onClient && !onServer {
-					continue
-				}
-				for _, toServer := range []bool{true, false} {
-					f := client.flight(&conv, server, toServer)
-					// All namespaces are watched, so that the other node's process is known too:
-					// but for that of a service's client, which has another tuple there.
-					known := !toServer || n == conv.client.node || !f.translated()
-					want := server.pid
-					if toServer && known {
-						want = client.pid
-					}
-					require.EventuallyWithT(t, func(t *assert.CollectT) {
-						records := recordsOf(agents[i].sink.byKey(), &f)
-						assert.NotEmpty(t, records, "%s on node %d", &f, n.number)
-						for _, r := range records {
-							assert.Equal(t, want, r.attrs["process.pid"], "%s on node %d", &f, n.number)
-							assert.Equal(t, known, r.attrs["netprobe.tcp.retransmits"] != nil, "the sender is known")
-						}
-					}, patience, glance)
-				}
+		client, server := conv.program(t)
+		all = append(all, held{conv, client, server})
+	}
+	for i := range all {
+		conv := &all[i]
+		for j, n := range c.nodes {
+			if conv.conversation.client.node == n || conv.conversation.server.node == n {
+				t.Run(fmt.Sprintf("%s, on node %d", conv.name, n.number), func(t *testing.T) {
+					requireProcesses(t, agents[j].sink, n, &conv.conversation, conv.client, conv.server)
+				})
 			}
-		})
+		}
+	}
+}
+
+// requireProcesses waits for both directions of a conversation on a node. All namespaces
+// are watched, so that the other node's process is known too: but for that of a service's
+// client, which has another tuple there.
+func requireProcesses(t *testing.T, s *sink, n *node, c *conversation, client, server programEnd) {
+	t.Helper()
+	for _, toServer := range []bool{true, false} {
+		f := client.flight(c, server, toServer)
+		known := !toServer || n == c.client.node || !f.translated()
+		want := server.pid
+		if toServer && known {
+			want = client.pid
+		}
+		require.EventuallyWithT(t, func(t *assert.CollectT) {
+			records := recordsOf(s.byKey(), &f)
+			assert.NotEmpty(t, records, &f)
+			for _, r := range records {
+				assert.Equal(t, want, r.attrs["process.pid"], &f)
+				assert.Equal(t, known, r.attrs["netprobe.tcp.retransmits"] != nil, "the sender is known")
+			}
+		}, patience, glance)
 	}
 }
 

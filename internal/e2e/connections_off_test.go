@@ -16,6 +16,7 @@ import (
 
 // Without connections and drops the rest goes on as ever, and there is nothing of them.
 func TestConnectionsAndDropsOff(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	k := l.link(t, "np0")
 	a := start(t, l.near, `{interfaces: {include: [np0]}, interval: 200ms, sockets: {mode: "off"}, drops: {mode: "off"}}`)

@@ -287,6 +287,7 @@ func (h host) bound() string {
 // Connections that were there before are known with their ends and processes; what they
 // did before is not in the totals.
 func TestConnectionsFromBefore(t *testing.T) {
+	t.Parallel()
 	const before, after = 16 << 20, 1000
 	l := newLab(t)
 	k := l.link(t, "np0")
@@ -317,7 +318,7 @@ func TestConnectionsFromBefore(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, p.server.Close())
 		role := "client"
-		if p.server.(*net.TCPConn) != nil && p.pairing.server.namespace == l.near {
+		if p.pairing.server.namespace == l.near {
 			role = "server"
 		}
 		match := map[string]any{"source.port": int64(addrOf(p.client.LocalAddr()).Port())}

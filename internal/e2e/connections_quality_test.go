@@ -23,6 +23,7 @@ import (
 // Round trips and handshakes take what the way takes, by histograms of any kind, by
 // records, and by what ss(8) says.
 func TestRoundTripsAreThoseOfTheWay(t *testing.T) {
+	t.Parallel() // it waits most of the time
 	const delay = 80 * time.Millisecond
 	l := newLab(t)
 	k := l.delayedLink(t, "np0", delay)
@@ -70,7 +71,7 @@ func (r roundTrips) check(t *testing.T) {
 	client, server := r.connect(t)
 	handshake := time.Since(began)
 	longest := r.least
-	for range 12 {
+	for range 8 {
 		began := time.Now()
 		exchange(t, client, server, 10)
 		longest = max(longest, time.Since(began))
