@@ -269,8 +269,8 @@ func (cfg *Config) Validate() error {
 	if n := cfg.RingBufferBytes; n < minRingBufferBytes || n > maxRingBufferBytes || n&(n-1) != 0 {
 		errs = append(errs, fmt.Errorf("ring_buffer_bytes: %d is not a power of two from %d to %d", n, minRingBufferBytes, maxRingBufferBytes))
 	}
-	if cfg.TC.Mode == "off" && cfg.XDP.Mode == "off" {
-		errs = append(errs, errors.New("tc::mode and xdp::mode: both are off, so there is nothing to receive; switch one on"))
+	if cfg.packetsOff() && cfg.Sockets.Mode == "off" && cfg.Drops.Mode == "off" && cfg.Netfilter.Mode == "off" {
+		errs = append(errs, errors.New("tc::mode, xdp::mode, sockets::mode, drops::mode and netfilter::mode: all are off, so there is nothing to receive; switch one on"))
 	}
 	return errors.Join(errs...)
 }
@@ -395,6 +395,9 @@ func validatePorts(key string, ports []int) error {
 	}
 	return nil
 }
+
+// packetsOff says that no programs are to see packets at interfaces.
+func (cfg *Config) packetsOff() bool { return cfg.TC.Mode == "off" && cfg.XDP.Mode == "off" }
 
 // flowsEnabled says whether flows are counted: the TC programs do it.
 func (cfg *Config) flowsEnabled() bool {

@@ -92,7 +92,7 @@ func TestConfigOfEveryOption(t *testing.T) {
 }
 
 func TestConfigGood(t *testing.T) {
-	for _, name := range []string{"smallest", "largest", "no_excludes", "xdp_only", "all_modes_auto"} {
+	for _, name := range []string{"smallest", "largest", "no_excludes", "xdp_only", "sockets_only", "all_modes_auto"} {
 		t.Run(name, func(t *testing.T) {
 			cfg, err := load(t, name)
 			require.NoError(t, err)
@@ -122,7 +122,7 @@ func TestConfigBad(t *testing.T) {
 		{"interfaces_max_too_large", "interfaces::max_entries: 1048577 is not from 1 to 1048576"},
 		{"tc_unknown_mode", `tc::mode: "TCX" is none of ["off" "auto" "tcx" "clsact"]`},
 		{"xdp_unknown_mode", `xdp::mode: "offload" is none of ["off" "auto" "native" "generic"]`},
-		{"both_off", "tc::mode and xdp::mode: both are off, so there is nothing to receive; switch one on"},
+		{"all_off", "tc::mode, xdp::mode, sockets::mode, drops::mode and netfilter::mode: all are off, so there is nothing to receive; switch one on"},
 		{"flows_zero", "flows::max_entries: 0 is not from 1 to 16777216"},
 		{"flows_too_many", "flows::max_entries: 16777217 is not from 1 to 16777216"},
 		{"flows_unknown_map", `flows::map: "lru" is none of ["auto" "shared" "per_cpu"]`},

@@ -37,6 +37,7 @@ const (
 
 // Names of features that are a layer, and of which others may be parts.
 const (
+	featurePackets    = "packets"
 	featureTCX        = "tcx"
 	featureXDP        = "xdp"
 	featureNAT        = "nat"
@@ -59,6 +60,7 @@ type featureKind struct {
 // the layer's and an underscore. A layer that joins adds itself here, and says how
 // it is by add and addFeatures where it is opened.
 var featureKinds = []featureKind{
+	{featurePackets, (*Config).packetsOffBy, false},
 	{featureTCX, (*Config).tcxOffBy, false},
 	{probe.BatchDrain, (*Config).flowsOffBy, true},
 	{probe.CoarseClock, (*Config).flowsOffBy, true},
@@ -88,6 +90,8 @@ func offIf(off bool, option string) string {
 	}
 	return ""
 }
+
+func (cfg *Config) packetsOffBy() string { return offIf(cfg.packetsOff(), "tc::mode") }
 
 func (cfg *Config) tcxOffBy() string {
 	return offIf(cfg.TC.Mode == "off" || cfg.TC.Mode == string(probe.TCClsact), "tc::mode")

@@ -215,7 +215,7 @@ func (m *metricsSink) convert(w *window) delivery {
 	for i := range w.netfilter {
 		m.recordNetfilter(at, &w.netfilter[i], w.netfilterDrops)
 	}
-	if m.cfg.flowsEnabled() {
+	if m.cfg.flowsEnabled() && !w.noPackets {
 		m.builder.RecordNetprobeVxlanTunnelsActiveDataPoint(at, int64(w.tunnelsActive))
 	}
 	if w.sockets != nil {

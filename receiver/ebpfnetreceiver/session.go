@@ -60,6 +60,7 @@ type window struct {
 	tunnelsActive     int
 	netfilter         []netfilter.Count
 	netfilterDrops    bool
+	noPackets         bool // are seen at interfaces
 	drops             []convert.DropPoint
 	sockets           *socketWindow // nil where none are watched
 	// events have log records of their own.
@@ -106,19 +107,21 @@ type session struct {
 	cancel   context.CancelFunc
 	done     chan struct{}
 
-	netns     uint64
-	probe     prober
-	watcher   *netdev.Watcher
-	watched   *watchList
-	totals    *aggregate.Interfaces
-	telemetry *telemetry
-	features  *features
-	joiner    *join.Joiner
-	listeners *listeners.Table // nil without flows
-	speeds    *netdev.Speeds   // nil where they cannot be asked for
-	netfilter netfilterProber  // nil where it is off or the kernel has none
-	drops     dropProber       // the same
-	sockets   *watchedSockets  // the same
+	netns uint64
+	probe prober
+	// packetsErr is why there is none that sees packets, where that is no choice.
+	packetsErr error
+	watcher    *netdev.Watcher
+	watched    *watchList
+	totals     *aggregate.Interfaces
+	telemetry  *telemetry
+	features   *features
+	joiner     *join.Joiner
+	listeners  *listeners.Table // nil without flows
+	speeds     *netdev.Speeds   // nil where they cannot be asked for
+	netfilter  netfilterProber  // nil where it is off or the kernel has none
+	drops      dropProber       // the same
+	sockets    *watchedSockets  // the same
 
 	netfilterDrops bool // are counted
 	dropNames      map[uint32]string
@@ -233,13 +236,14 @@ func (s *session) open() error {
 	if s.netns, err = kernel.NetNS(); err != nil {
 		return err
 	}
-	if s.probe, err = s.load(opts); err != nil {
+	if err := s.openPackets(&opts); err != nil {
 		return err
 	}
 	if s.telemetry, err = newTelemetry(s.set, opts.Flows); err != nil {
 		return err
 	}
 	s.features = newFeatures(s.cfg, s.telemetry.builder)
+	s.features.add(featurePackets, s.packetsErr)
 	addFeatures(s.features, "", s.probe.Features())
 	s.totals = aggregate.NewInterfaces()
 	s.tunnels = aggregate.NewTunnels(s.cfg.Tunnels.MaxEntries, s.cfg.Tunnels.IdleTimeout, time.Now())
@@ -254,6 +258,10 @@ func (s *session) open() error {
 	if err := s.openSockets(); err != nil {
 		return err
 	}
+	if err := s.requireLayer(); err != nil {
+		return err
+	}
+	s.warnOfPackets()
 	s.logger.Info("Loaded the eBPF programs", zap.Uint64("kernel_memory_estimate_bytes", s.mapBytes(&opts)))
 	s.speeds, err = netdev.OpenSpeeds()
 	s.features.add(featureLinkSpeeds, err)
@@ -261,7 +269,7 @@ func (s *session) open() error {
 		s.logger.Warn("No utilization, because the speeds of links cannot be asked for", zap.Error(err))
 	}
 	s.graphOptions = netdev.Options{VXLANPorts: opts.Tunnels.VXLANPorts, GenevePorts: opts.Tunnels.GenevePorts, GRE: s.cfg.Tunnels.GRE, IPIP: s.cfg.Tunnels.IPIP}
-	s.watched = newWatchList(netdev.Filter{Include: s.cfg.Interfaces.Include, Exclude: s.cfg.Interfaces.Exclude})
+	s.watched = newWatchList(s.interfaces())
 	all, err := s.subscribe()
 	if err != nil {
 		return err
@@ -275,7 +283,11 @@ func (s *session) open() error {
 		for _, f := range s.watched.failed {
 			errs = append(errs, f.err)
 		}
-		return errors.Join(errs...)
+		err := errors.Join(errs...)
+		if s.cfg.ErrorMode != ErrorModeIgnore || !s.othersWork() {
+			return err
+		}
+		s.logger.Warn("No packets are seen at interfaces; trying again. Other layers go on", zap.Error(err))
 	}
 	s.warnOfMissing()
 	return nil
@@ -283,7 +295,10 @@ func (s *session) open() error {
 
 // mapBytes estimates the kernel memory that all that is loaded takes.
 func (s *session) mapBytes(opts *probe.Options) uint64 {
-	total := opts.MapBytes()
+	var total uint64
+	if s.seesPackets() {
+		total = opts.MapBytes()
+	}
 	if s.netfilter != nil {
 		total += s.netfilter.MapBytes()
 	}
@@ -392,7 +407,7 @@ func (s *session) close() error {
 
 // collect reads all counters once and gives them to all sinks.
 func (s *session) collect(ctx context.Context, leaving sink) {
-	w := window{start: s.lastRead, end: time.Now(), xdp: map[string]bool{}, speeds: map[string]float64{}, leaving: leaving}
+	w := window{start: s.lastRead, end: time.Now(), xdp: map[string]bool{}, speeds: map[string]float64{}, leaving: leaving, noPackets: !s.seesPackets()}
 	for index, iface := range s.watched.attached {
 		s.observe(index)
 		if speed, ok := s.speeds.BitsPerSecond(iface.Name, w.end); ok {
@@ -427,7 +442,7 @@ func (s *session) collect(ctx context.Context, leaving sink) {
 
 	if health, err := s.probe.Health(); err != nil {
 		s.logger.Error("Could not read the health counters", zap.Error(err))
-	} else {
+	} else if s.seesPackets() {
 		s.logLosses(&health)
 		s.telemetry.record(ctx, health)
 	}
