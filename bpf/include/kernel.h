@@ -162,6 +162,7 @@ struct sock {
 	int sk_err;
 	int sk_err_soft;
 	__u16 sk_protocol;
+	__u8 sk_shutdown;
 	__u8 sk_userlocks; /* a bit-field before 6.1 or so */
 	void *sk_user_data;
 };

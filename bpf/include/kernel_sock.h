@@ -162,6 +162,9 @@ struct bpf_iter__tcp {
 #define SOCK_DEAD 0
 #define SOCK_DONE 1
 
+/* sock.sk_shutdown: both directions (include/net/sock.h) */
+#define SHUTDOWN_MASK 3
+
 /* task_struct.flags: it is the kernel's own (include/linux/sched.h) */
 #define PF_KTHREAD 0x00200000
 

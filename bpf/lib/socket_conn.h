@@ -261,15 +261,23 @@ static __always_inline void socket_established(const struct sock *sk, int before
 	conn->flags |= SOCKET_ESTABLISHED;
 }
 
-/* socket_gave_up: a program that gives up does so because it waited too long if
- * the kernel has begun to send again. Where nothing was sent at all it was the
- * kernel that gave up: it found no port (tcp_v4_connect, net/ipv4/tcp_ipv4.c).
+/* socket_gave_up is for where there is no error. A program that gives up does so
+ * because it waited too long if the kernel has begun to send again. Where nothing was
+ * sent at all it was the kernel that gave up: it found no port (tcp_v4_connect,
+ * net/ipv4/tcp_ipv4.c). And older kernels tell the program of
+ * what ICMP says before they close: that the program has taken the error shows by
+ * it not being the one that closes, which would have shut both directions down.
  */
-static __always_inline enum socket_failure socket_gave_up(const struct tcp_sock *tp)
+static __always_inline enum socket_failure socket_gave_up(const struct sock *sk)
 {
+	const struct tcp_sock *tp = (const void *)sk;
+
 	if (!BPF_CORE_READ(tp, segs_out))
 		return SOCKET_OTHER_FAILURE;
-	return BPF_CORE_READ(tp, total_retrans) ? SOCKET_TIMED_OUT : SOCKET_CANCELED;
+	if (BPF_CORE_READ(tp, total_retrans))
+		return SOCKET_TIMED_OUT;
+	return BPF_CORE_READ(sk, sk_shutdown) == SHUTDOWN_MASK ? SOCKET_CANCELED
+							       : SOCKET_UNREACHABLE;
 }
 
 /* socket_failure_of says why no connection came about. The kernel notes the
@@ -283,7 +291,7 @@ static __always_inline enum socket_failure socket_failure_of(const struct sock *
 		error = BPF_CORE_READ(sk, sk_err_soft);
 	switch (error) {
 	case 0:
-		return socket_gave_up((const void *)sk);
+		return socket_gave_up(sk);
 	case ECONNREFUSED:
 		return SOCKET_REFUSED;
 	case ETIMEDOUT:

@@ -160,8 +160,12 @@ func TestExistingStates(t *testing.T) {
 	}
 	require.NoError(t, unix.Close(connecting))
 	c := ends(t, p, 1)[0]
-	require.Equal(t, flow.Canceled, c.Failure)
-	require.Equal(t, failedOnce(flow.Canceled), counters(t, p, flow.TCP).Failed)
+	want := flow.Canceled
+	if c.Now.Retransmits > 0 { // it took a second to load
+		want = flow.TimedOut
+	}
+	require.Equal(t, want, c.Failure)
+	require.Equal(t, failedOnce(want), counters(t, p, flow.TCP).Failed)
 
 	accepted := accept(t, l)
 	finish(t, waiting, accepted)

@@ -61,7 +61,11 @@ func help() error {
 		if err != nil {
 			return err
 		}
-		go func() { _, _ = l.Accept() }()
+		go func() {
+			if c, err := l.Accept(); err == nil {
+				_, _ = c.Write([]byte("x"))
+			}
+		}()
 	}
 	os.Stdout.WriteString("ready\n")
 	_, _ = io.Copy(io.Discard, os.Stdin)
@@ -127,6 +131,8 @@ func TestProcessThatIsKilled(t *testing.T) {
 	const address = "127.0.0.1:5555"
 	cmd := helper(t, nil, helperListens+"="+address)
 	client, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	_, err = io.ReadFull(client, make([]byte, 1)) // it has been accepted
 	require.NoError(t, err)
 	require.NoError(t, cmd.Process.Kill())
 	readEnd(t, client)

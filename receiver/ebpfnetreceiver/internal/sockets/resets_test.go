@@ -177,7 +177,7 @@ func TestResetReceivedAfterClose(t *testing.T) {
 	require.NoError(t, server.Close())
 	require.NoError(t, client.Close())
 	c := ends(t, p, 1)[0]
-	require.True(t, c.ResetReceived)
+	require.True(t, c.ResetReceived, "%v", c)
 	require.False(t, c.ResetSent || c.Vanished)
 	require.Equal(t, Counters{Opened: [flow.Roles]uint64{1, 0}, Closed: [flow.Roles]uint64{1, 0}, ResetReceived: [flow.Roles]uint64{1, 0}},
 		counters(t, p, flow.TCP))
