@@ -6,75 +6,62 @@
  * what a program asks of its socket.
  */
 #include "lib/socket_conn.h"
-#include "lib/socket_turn.h"
 #include "lib/socket_udp.h"
 #include "lib/socket_iter.h"
+
+/* Of each event there are two programs that do the same: see lib/socket_conn.h. */
 
 SEC("tp_btf/inet_sock_set_state")
 int socket_state_first(__u64 *ctx)
 {
-	volatile __u32 *running = socket_turn_of(TURN_STATE);
-
-	if (!running)
-		return 0;
-	socket_begin(running);
 	socket_state((const void *)ctx[0], ctx[1], ctx[2]);
-	socket_end(running);
 	return 0;
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int socket_state_second(__u64 *ctx)
 {
-	if (socket_second_turn(TURN_STATE))
-		socket_state((const void *)ctx[0], ctx[1], ctx[2]);
+	socket_state((const void *)ctx[0], ctx[1], ctx[2]);
 	return 0;
 }
 
 SEC("tp_btf/tcp_send_reset")
 int socket_reset_sent_first(__u64 *ctx)
 {
-	volatile __u32 *running = socket_turn_of(TURN_RESET_SENT);
-
-	if (!running)
-		return 0;
-	socket_begin(running);
 	socket_reset_sent((const void *)ctx[0]);
-	socket_end(running);
 	return 0;
 }
 
 SEC("tp_btf/tcp_send_reset")
 int socket_reset_sent_second(__u64 *ctx)
 {
-	if (socket_second_turn(TURN_RESET_SENT))
-		socket_reset_sent((const void *)ctx[0]);
+	socket_reset_sent((const void *)ctx[0]);
 	return 0;
 }
 
 SEC("tp_btf/tcp_receive_reset")
 int socket_reset_received_first(__u64 *ctx)
 {
-	volatile __u32 *running = socket_turn_of(TURN_RESET_RECEIVED);
-
-	if (!running)
-		return 0;
-	socket_begin(running);
 	socket_reset_received((const void *)ctx[0]);
-	socket_end(running);
 	return 0;
 }
 
 SEC("tp_btf/tcp_receive_reset")
 int socket_reset_received_second(__u64 *ctx)
 {
-	if (socket_second_turn(TURN_RESET_RECEIVED))
-		socket_reset_received((const void *)ctx[0]);
+	socket_reset_received((const void *)ctx[0]);
 	return 0;
 }
 
 SEC("tp_btf/tcp_destroy_sock")
-int socket_destroyed(__u64 *ctx)
+int socket_destroyed_first(__u64 *ctx)
+{
+	socket_gone((const void *)ctx[0]);
+	return 0;
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int socket_destroyed_second(__u64 *ctx)
 {
 	socket_gone((const void *)ctx[0]);
 	return 0;

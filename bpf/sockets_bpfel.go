@@ -147,8 +147,7 @@ const (
 	SocketsSocketLedgerSOCKET_PARKED             SocketsSocketLedger = 1
 	SocketsSocketLedgerSOCKET_RECORD_LOST        SocketsSocketLedger = 2
 	SocketsSocketLedgerSOCKET_SYNACK_RETRANSMITS SocketsSocketLedger = 3
-	SocketsSocketLedgerSOCKET_SECOND_TURNS       SocketsSocketLedger = 4
-	SocketsSocketLedgerSOCKET_LEDGERS            SocketsSocketLedger = 5
+	SocketsSocketLedgerSOCKET_LEDGERS            SocketsSocketLedger = 4
 )
 
 type SocketsSocketListener struct {
@@ -215,12 +214,13 @@ const (
 	SocketsMapSocketClosed               = "socket_closed"
 	SocketsMapSocketConns                = "socket_conns"
 	SocketsMapSocketCounts               = "socket_counts"
+	SocketsMapSocketDone                 = "socket_done"
 	SocketsMapSocketLedgers              = "socket_ledgers"
 	SocketsMapSocketListeners            = "socket_listeners"
 	SocketsMapSocketRoomless             = "socket_roomless"
 	SocketsMapSocketShown                = "socket_shown"
-	SocketsMapSocketTurns                = "socket_turns"
-	SocketsProgSocketDestroyed           = "socket_destroyed"
+	SocketsProgSocketDestroyedFirst      = "socket_destroyed_first"
+	SocketsProgSocketDestroyedSecond     = "socket_destroyed_second"
 	SocketsProgSocketDump                = "socket_dump"
 	SocketsProgSocketFind                = "socket_find"
 	SocketsProgSocketFindRest            = "socket_find_rest"
@@ -239,7 +239,6 @@ const (
 	SocketsVarSocketCrossingTypes        = "socket_crossing_types"
 	SocketsVarSocketFindListening        = "socket_find_listening"
 	SocketsVarSocketFresh                = "socket_fresh"
-	SocketsVarSocketNests                = "socket_nests"
 	SocketsVarSocketNoCgroup             = "socket_no_cgroup"
 )
 
@@ -285,7 +284,8 @@ type SocketsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketsProgramSpecs struct {
-	SocketDestroyed           *ebpf.ProgramSpec `ebpf:"socket_destroyed"`
+	SocketDestroyedFirst      *ebpf.ProgramSpec `ebpf:"socket_destroyed_first"`
+	SocketDestroyedSecond     *ebpf.ProgramSpec `ebpf:"socket_destroyed_second"`
 	SocketDump                *ebpf.ProgramSpec `ebpf:"socket_dump"`
 	SocketFind                *ebpf.ProgramSpec `ebpf:"socket_find"`
 	SocketFindRest            *ebpf.ProgramSpec `ebpf:"socket_find_rest"`
@@ -309,11 +309,11 @@ type SocketsMapSpecs struct {
 	SocketClosed    *ebpf.MapSpec `ebpf:"socket_closed"`
 	SocketConns     *ebpf.MapSpec `ebpf:"socket_conns"`
 	SocketCounts    *ebpf.MapSpec `ebpf:"socket_counts"`
+	SocketDone      *ebpf.MapSpec `ebpf:"socket_done"`
 	SocketLedgers   *ebpf.MapSpec `ebpf:"socket_ledgers"`
 	SocketListeners *ebpf.MapSpec `ebpf:"socket_listeners"`
 	SocketRoomless  *ebpf.MapSpec `ebpf:"socket_roomless"`
 	SocketShown     *ebpf.MapSpec `ebpf:"socket_shown"`
-	SocketTurns     *ebpf.MapSpec `ebpf:"socket_turns"`
 }
 
 // SocketsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -325,7 +325,6 @@ type SocketsVariableSpecs struct {
 	SocketCrossingTypes  *ebpf.VariableSpec `ebpf:"socket_crossing_types"`
 	SocketFindListening  *ebpf.VariableSpec `ebpf:"socket_find_listening"`
 	SocketFresh          *ebpf.VariableSpec `ebpf:"socket_fresh"`
-	SocketNests          *ebpf.VariableSpec `ebpf:"socket_nests"`
 	SocketNoCgroup       *ebpf.VariableSpec `ebpf:"socket_no_cgroup"`
 }
 
@@ -353,11 +352,11 @@ type SocketsMaps struct {
 	SocketClosed    *ebpf.Map `ebpf:"socket_closed"`
 	SocketConns     *ebpf.Map `ebpf:"socket_conns"`
 	SocketCounts    *ebpf.Map `ebpf:"socket_counts"`
+	SocketDone      *ebpf.Map `ebpf:"socket_done"`
 	SocketLedgers   *ebpf.Map `ebpf:"socket_ledgers"`
 	SocketListeners *ebpf.Map `ebpf:"socket_listeners"`
 	SocketRoomless  *ebpf.Map `ebpf:"socket_roomless"`
 	SocketShown     *ebpf.Map `ebpf:"socket_shown"`
-	SocketTurns     *ebpf.Map `ebpf:"socket_turns"`
 }
 
 func (m *SocketsMaps) Close() error {
@@ -366,11 +365,11 @@ func (m *SocketsMaps) Close() error {
 		m.SocketClosed,
 		m.SocketConns,
 		m.SocketCounts,
+		m.SocketDone,
 		m.SocketLedgers,
 		m.SocketListeners,
 		m.SocketRoomless,
 		m.SocketShown,
-		m.SocketTurns,
 	)
 }
 
@@ -383,7 +382,6 @@ type SocketsVariables struct {
 	SocketCrossingTypes  *ebpf.Variable `ebpf:"socket_crossing_types"`
 	SocketFindListening  *ebpf.Variable `ebpf:"socket_find_listening"`
 	SocketFresh          *ebpf.Variable `ebpf:"socket_fresh"`
-	SocketNests          *ebpf.Variable `ebpf:"socket_nests"`
 	SocketNoCgroup       *ebpf.Variable `ebpf:"socket_no_cgroup"`
 }
 
@@ -391,7 +389,8 @@ type SocketsVariables struct {
 //
 // It can be passed to LoadSocketsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketsPrograms struct {
-	SocketDestroyed           *ebpf.Program `ebpf:"socket_destroyed"`
+	SocketDestroyedFirst      *ebpf.Program `ebpf:"socket_destroyed_first"`
+	SocketDestroyedSecond     *ebpf.Program `ebpf:"socket_destroyed_second"`
 	SocketDump                *ebpf.Program `ebpf:"socket_dump"`
 	SocketFind                *ebpf.Program `ebpf:"socket_find"`
 	SocketFindRest            *ebpf.Program `ebpf:"socket_find_rest"`
@@ -409,7 +408,8 @@ type SocketsPrograms struct {
 
 func (p *SocketsPrograms) Close() error {
 	return _SocketsClose(
-		p.SocketDestroyed,
+		p.SocketDestroyedFirst,
+		p.SocketDestroyedSecond,
 		p.SocketDump,
 		p.SocketFind,
 		p.SocketFindRest,

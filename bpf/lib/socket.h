@@ -144,8 +144,6 @@ enum socket_ledger {
 	SOCKET_RECORD_LOST,
 	/* SYN-ACK segments sent again, before there is a connection */
 	SOCKET_SYNACK_RETRANSMITS,
-	/* the second program did what the first was missed for: see socket_turn.h */
-	SOCKET_SECOND_TURNS,
 	SOCKET_LEDGERS,
 };
 
@@ -227,8 +225,8 @@ struct {
 	__uint(max_entries, 4096); /* set before loading */
 } socket_closed SEC(".maps");
 
-/* The UDP sockets, by cookie, for which there was no room: they are counted once,
- * not with every datagram.
+/* The sockets for which there was no room, those of UDP by cookie and those of TCP
+ * by address: they have been counted.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -236,6 +234,16 @@ struct {
 	__type(key, __u64);
 	__type(value, __u32);
 } socket_roomless SEC(".maps");
+
+/* The TCP sockets whose end has been told of, until another is in the same memory.
+ * What has no entry and is not here has been missed.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024); /* set before loading */
+	__type(key, __u64);
+	__type(value, __u32);
+} socket_done SEC(".maps");
 
 /* What a new entry begins as; it is too large for the stack. */
 const struct socket_conn socket_fresh = {};

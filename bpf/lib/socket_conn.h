@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
-/* The life of a connection. */
+/* The life of a connection.
+ *
+ * Since 6.2 (05b24ff9b2cf) the kernel does not run a program on a CPU that is in the
+ * middle of it already, so that it misses what happens in an interrupt over it: and
+ * an interrupt may be the whole life of a connection. So two programs watch each
+ * event, of which the interrupt can be over one only. Mostly both run, one after the
+ * other: all that is done here is done once, and the second time it changes nothing.
+ */
 #ifndef NETPROBE_SOCKET_CONN_H
 #define NETPROBE_SOCKET_CONN_H
 
@@ -46,14 +53,60 @@ static __always_inline struct socket_conn *socket_try_make(const struct sock *sk
 	return conn;
 }
 
-/* socket_make is socket_try_make that notes where there is no room. */
-static __always_inline struct socket_conn *socket_make(const struct sock *sk)
-{
-	struct socket_conn *conn = socket_try_make(sk);
+/* What is known of a socket for which there is no room. */
+enum socket_roomless {
+	ROOMLESS_NOTED = 1,
+	ROOMLESS_OPENED,
+};
 
-	if (!conn)
-		socket_ledger_add(SOCKET_UNTRACKED);
-	return conn;
+/* socket_note_roomless notes that, and says whether it was not noted before. */
+static __always_inline bool socket_note_roomless(const struct sock *sk, __u32 what)
+{
+	__u64 key = (__u64)sk;
+
+	if (bpf_map_update_elem(&socket_roomless, &key, &what, BPF_NOEXIST))
+		return false;
+	socket_ledger_add(SOCKET_UNTRACKED);
+	return true;
+}
+
+/* socket_ports tells the connections that are in the same memory one after the other. */
+static __always_inline __u32 socket_ports(const struct sock *sk)
+{
+	const struct inet_sock *inet = (const void *)sk;
+
+	return (__u32)BPF_CORE_READ(inet, inet_sport) << 16 |
+	       BPF_CORE_READ(sk, __sk_common.skc_dport);
+}
+
+static __always_inline bool socket_is_done(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+	__u32 *ports = bpf_map_lookup_elem(&socket_done, &key);
+
+	return ports && *ports == socket_ports(sk);
+}
+
+/* socket_claim says whether the end of a connection has not been told of yet, and
+ * that it is now.
+ */
+static __always_inline bool socket_claim(const struct sock *sk)
+{
+	__u32 ports = socket_ports(sk);
+	__u64 key = (__u64)sk;
+
+	if (socket_is_done(sk))
+		return false;
+	bpf_map_update_elem(&socket_done, &key, &ports, BPF_ANY);
+	return true;
+}
+
+/* socket_begins forgets that a socket, or another in the same memory, has ended. */
+static __always_inline void socket_begins(const struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	bpf_map_delete_elem(&socket_done, &key);
 }
 
 /* socket_made ends the making of an entry. */
@@ -143,7 +196,7 @@ static __always_inline void socket_use(struct socket_conn *conn)
  */
 static __always_inline struct socket_conn *socket_adopt(const struct sock *sk, bool established)
 {
-	struct socket_conn *conn = socket_make(sk);
+	struct socket_conn *conn = socket_try_make(sk);
 
 	if (!conn)
 		return NULL;
@@ -157,11 +210,17 @@ static __always_inline struct socket_conn *socket_adopt(const struct sock *sk, b
 
 static __always_inline void socket_connects(const struct sock *sk)
 {
-	struct socket_conn *conn = socket_make(sk);
+	struct socket_conn *conn = socket_lookup(sk);
 	__u64 now = bpf_ktime_get_ns();
 
-	if (!conn)
+	if (conn && conn->connect_ns && !conn->closed_ns && !(conn->flags & SOCKET_ESTABLISHED))
 		return;
+	socket_begins(sk);
+	conn = socket_try_make(sk);
+	if (!conn) {
+		socket_note_roomless(sk, ROOMLESS_NOTED);
+		return;
+	}
 	conn->role = SOCKET_CLIENT;
 	conn->connect_ns = now;
 	socket_set_process(&conn->process, socket_current());
@@ -184,12 +243,18 @@ static __always_inline void socket_note_listener(const struct sock *sk,
  */
 static __always_inline void socket_listens(const struct sock *sk, const struct task_struct *task)
 {
-	struct socket_conn *conn = socket_make(sk);
+	struct socket_conn *conn = socket_lookup(sk);
 	struct socket_listener_key key = {};
 	struct socket_listener *listener;
 
-	if (!conn)
+	if (conn && conn->flags & SOCKET_LISTENS && !conn->closed_ns)
 		return;
+	socket_begins(sk);
+	conn = socket_try_make(sk);
+	if (!conn) {
+		socket_note_roomless(sk, ROOMLESS_NOTED);
+		return;
+	}
 	conn->role = SOCKET_SERVER;
 	conn->flags = SOCKET_LISTENS;
 	socket_read_addresses(sk, conn);
@@ -223,13 +288,27 @@ static __always_inline void socket_stops(const struct sock *sk, struct socket_co
 	socket_send((__u64)sk, conn);
 }
 
+static __always_inline void socket_opened(__u8 role)
+{
+	struct socket_counters *counters = socket_counters_of(SOCKET_TCP);
+
+	if (counters)
+		socket_count(&counters->opened[role & 1]);
+}
+
 static __always_inline void socket_accepted(const struct sock *sk)
 {
-	struct socket_conn *conn = socket_make(sk);
+	struct socket_conn *conn;
 	__u64 now = bpf_ktime_get_ns();
 
-	if (!conn)
+	socket_begins(sk);
+	conn = socket_try_make(sk);
+	if (!conn) {
+		if (socket_note_roomless(sk, ROOMLESS_OPENED))
+			socket_opened(SOCKET_SERVER);
 		return;
+	}
+	socket_opened(SOCKET_SERVER);
 	conn->role = SOCKET_SERVER;
 	conn->flags = SOCKET_ESTABLISHED;
 	conn->established_ns = now;
@@ -240,25 +319,48 @@ static __always_inline void socket_accepted(const struct sock *sk)
 	socket_made(conn, now);
 }
 
-static __always_inline void socket_established(const struct sock *sk, int before)
+/* socket_is_that says whether an entry is of the connection that a socket has now. */
+static __always_inline bool socket_is_that(const struct socket_conn *conn, const struct sock *sk)
 {
-	struct socket_counters *counters = socket_counters_of(SOCKET_TCP);
-	struct socket_conn *conn = socket_lookup(sk);
+	const struct inet_sock *inet = (const void *)sk;
 
-	/* of a connection that both ends open at once there is an entry */
-	if (before == TCP_SYN_RECV && (!conn || conn->closed_ns || !conn->connect_ns)) {
-		if (counters)
-			socket_count(&counters->opened[SOCKET_SERVER]);
-		socket_accepted(sk);
+	return conn->local_port == bpf_ntohs(BPF_CORE_READ(inet, inet_sport)) &&
+	       conn->remote_port == bpf_ntohs(BPF_CORE_READ(sk, __sk_common.skc_dport));
+}
+
+/* socket_connected is a connect that has come about, for which there may be no room. */
+static __always_inline void socket_connected(const struct sock *sk, struct socket_conn *conn)
+{
+	__u32 opened = ROOMLESS_OPENED;
+	__u64 key = (__u64)sk;
+	__u32 *noted;
+
+	if (conn) {
+		socket_opened(SOCKET_CLIENT);
+		socket_read_addresses(sk, conn);
+		conn->established_ns = bpf_ktime_get_ns();
+		conn->flags |= SOCKET_ESTABLISHED;
 		return;
 	}
-	if (counters)
-		socket_count(&counters->opened[SOCKET_CLIENT]);
-	if (!conn)
+	noted = bpf_map_lookup_elem(&socket_roomless, &key);
+	if (noted && *noted == ROOMLESS_OPENED)
 		return;
-	socket_read_addresses(sk, conn);
-	conn->established_ns = bpf_ktime_get_ns();
-	conn->flags |= SOCKET_ESTABLISHED;
+	socket_opened(SOCKET_CLIENT);
+	bpf_map_update_elem(&socket_roomless, &key, &opened, BPF_ANY);
+}
+
+static __always_inline void socket_established(const struct sock *sk, int before)
+{
+	struct socket_conn *conn = socket_lookup(sk);
+
+	if (conn && !conn->closed_ns && conn->flags & SOCKET_ESTABLISHED &&
+	    socket_is_that(conn, sk))
+		return;
+	/* of a connection that both ends open at once there is an entry */
+	if (before == TCP_SYN_RECV && (!conn || conn->closed_ns || !conn->connect_ns))
+		socket_accepted(sk);
+	else
+		socket_connected(sk, conn);
 }
 
 /* socket_gave_up is for where there is no error. A program that gives up does so
@@ -314,6 +416,7 @@ static __always_inline enum socket_failure socket_failure_of(const struct sock *
 
 static __always_inline void socket_finish(const struct sock *sk, struct socket_conn *conn)
 {
+	socket_claim(sk);
 	socket_count_end(conn);
 	socket_send((__u64)sk, conn);
 }
@@ -353,7 +456,7 @@ static __always_inline void socket_count_untracked(const struct sock *sk, int be
 	struct socket_listener_key key;
 	__u8 role;
 
-	if (!counters || before == TCP_LISTEN || before == TCP_SYN_RECV || before == TCP_CLOSE)
+	if (!counters)
 		return;
 	if (before == TCP_SYN_SENT) {
 		socket_count(&counters->failed[socket_failure_of(sk)]);
@@ -364,18 +467,53 @@ static __always_inline void socket_count_untracked(const struct sock *sk, int be
 	socket_count(&counters->closed[role]);
 }
 
-/* socket_was_established: that a connection came about was missed, see socket_turn.h,
- * but it has gone on from there.
+/* socket_was_established: that a connection came about was missed, but it has gone on
+ * from there.
  */
 static __always_inline void socket_was_established(struct socket_conn *conn)
 {
-	struct socket_counters *counters = socket_counters_of(SOCKET_TCP);
-
 	if (conn->flags & SOCKET_ESTABLISHED)
 		return;
 	conn->flags |= SOCKET_ESTABLISHED;
-	if (counters)
-		socket_count(&counters->opened[socket_role_of(conn)]);
+	socket_opened(conn->role);
+}
+
+/* socket_late makes an entry of a connection of which the beginning was missed, as it
+ * ends. NULL if it was there was no room for it then, or is none now.
+ */
+static __always_inline struct socket_conn *socket_late(const struct sock *sk)
+{
+	struct socket_conn *conn;
+	__u64 key = (__u64)sk;
+
+	if (!bpf_map_delete_elem(&socket_roomless, &key))
+		return NULL;
+	conn = socket_try_make(sk);
+	if (!conn)
+		return NULL;
+	socket_read_addresses(sk, conn);
+	conn->role = socket_find_listener(conn) ? SOCKET_SERVER : SOCKET_CLIENT;
+	socket_copy_listener(conn);
+	socket_was_established(conn);
+	socket_made(conn, bpf_ktime_get_ns());
+	return conn;
+}
+
+/* socket_closed_unknown is the end of a socket that has no entry. */
+static __always_inline struct socket_conn *socket_closed_unknown(const struct sock *sk, int before)
+{
+	struct socket_conn *conn = NULL;
+	__u64 key = (__u64)sk;
+
+	if (before == TCP_LISTEN || before == TCP_SYN_RECV || !socket_claim(sk))
+		return NULL;
+	if (before == TCP_SYN_SENT)
+		bpf_map_delete_elem(&socket_roomless, &key);
+	else
+		conn = socket_late(sk);
+	if (!conn)
+		socket_count_untracked(sk, before);
+	return conn;
 }
 
 static __always_inline void socket_closed_from(const struct sock *sk, int before)
@@ -383,8 +521,9 @@ static __always_inline void socket_closed_from(const struct sock *sk, int before
 	struct socket_conn *conn = socket_lookup(sk);
 
 	if (!conn) {
-		socket_count_untracked(sk, before);
-		return;
+		conn = socket_closed_unknown(sk, before);
+		if (!conn)
+			return;
 	}
 	if (conn->closed_ns)
 		return;
@@ -400,12 +539,22 @@ static __always_inline void socket_closed_from(const struct sock *sk, int before
 }
 
 /* socket_gone is the last that is heard of a socket. If that it was closed was
- * missed, this is as good.
+ * missed, this is as good. A round trip is measured when a handshake ends, and not
+ * before.
  */
 static __always_inline void socket_gone(const struct sock *sk)
 {
 	struct socket_conn *conn = socket_lookup(sk);
+	bool connected;
 
+	if (!socket_wanted(sk) || socket_is_done(sk))
+		return;
+	connected = BPF_CORE_READ((const struct tcp_sock *)sk, srtt_us);
+	if (!conn && connected && socket_claim(sk)) {
+		conn = socket_late(sk);
+		if (!conn)
+			socket_count_untracked(sk, TCP_ESTABLISHED);
+	}
 	if (!conn || conn->flags & SOCKET_MAY_ANSWER)
 		return;
 	if (conn->flags & SOCKET_LISTENS) {
@@ -413,8 +562,7 @@ static __always_inline void socket_gone(const struct sock *sk)
 		return;
 	}
 	if (!conn->closed_ns) {
-		/* a round trip is measured when the handshake ends, and not before */
-		if (BPF_CORE_READ((const struct tcp_sock *)sk, srtt_us))
+		if (connected)
 			socket_was_established(conn);
 		socket_note_close(sk, conn);
 	}

@@ -129,8 +129,11 @@ int socket_dump(struct bpf_iter__bpf_map_elem *ctx)
 		copy->conn.flags |= SOCKET_CLOSED;
 	if (bpf_seq_write(ctx->meta->seq, copy, sizeof(*copy)) || !last)
 		return 0; /* where there was no room it is shown again */
-	if (!parked)
+	if (!parked) {
+		if (copy->conn.protocol == IPPROTO_TCP && !(copy->conn.flags & SOCKET_MAY_ANSWER))
+			socket_claim((const void *)key);
 		socket_count_end(&copy->conn);
+	}
 	bpf_map_delete_elem(&socket_conns, &key);
 	return 0;
 }
@@ -155,8 +158,10 @@ static __always_inline void socket_found(const struct sock *sk, const struct tas
 		return;
 	}
 	conn = socket_adopt(sk, state != TCP_SYN_SENT);
-	if (!conn)
+	if (!conn) {
+		socket_note_roomless(sk, ROOMLESS_OPENED);
 		return;
+	}
 	if (task)
 		socket_set_process(&conn->process, task);
 	else

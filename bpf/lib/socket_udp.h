@@ -76,8 +76,12 @@ static __always_inline struct socket_conn *socket_udp_entry(struct sock *sk, boo
 		return NULL;
 	cookie = bpf_get_socket_cookie(sk);
 	conn = socket_lookup(sk);
-	if (conn && conn->cookie == cookie)
+	if (conn && conn->cookie == cookie) {
+		/* it may be connected after it was used, and closed before it is looked at */
+		if (!conn->remote_port && sk->__sk_common.skc_dport)
+			socket_read_addresses(sk, conn);
 		return conn;
+	}
 	if (conn)
 		conn->closed_ns = bpf_ktime_get_ns();
 	return socket_udp_make(sk, cookie, receives);

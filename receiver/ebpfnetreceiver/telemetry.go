@@ -123,7 +123,7 @@ func (t *telemetry) netfilter(ctx context.Context, evicted uint64) {
 // were counted.
 func (t *telemetry) sockets(ctx context.Context, watched int, forgotten uint64, h sockets.Health) {
 	t.builder.ReceiverEbpfnetSockets.Record(ctx, int64(watched))
-	now := lostConnections{"table_full": h.Untracked, "record_lost": h.RecordsLost, "program_busy": h.Missed, "end_unseen": forgotten}
+	now := lostConnections{"table_full": h.Untracked, "record_lost": h.RecordsLost, "end_unseen": forgotten}
 	for cause, n := range now {
 		t.builder.ReceiverEbpfnetConnectionsLost.Add(ctx, int64(n-t.lostConnections[cause]),
 			metric.WithAttributes(attribute.String("cause", cause)))

@@ -170,7 +170,11 @@ func (t *Table) tell(in *Interval, c *flow.Connection, k *known, ended bool) {
 		if c.Role == flow.Server {
 			phase = Accept
 		}
-		in.Events = append(in.Events, Event{Connection: *c, Phase: phase, At: c.EstablishedAt})
+		at := c.EstablishedAt
+		if at.IsZero() {
+			at = c.Closed // its beginning was missed
+		}
+		in.Events = append(in.Events, Event{Connection: *c, Phase: phase, At: at})
 		if c.Latency > 0 {
 			in.Latencies = append(in.Latencies, Sample{c.Role, c.Latency})
 		}

@@ -84,6 +84,14 @@ func TestShortConnectionHasBothEvents(t *testing.T) {
 	require.Equal(t, []Phase{Accept, Close}, phases(table.Update(nil, []flow.Connection{closed(accepted(1))})))
 }
 
+// The kernel may miss to tell of the beginning, and tells of the end.
+func TestConnectionWhoseBeginningWasMissed(t *testing.T) {
+	c := closed(accepted(1))
+	c.EstablishedAt = time.Time{}
+	in := New(here, 1).Update(nil, []flow.Connection{c})
+	require.Equal(t, []Event{{Connection: c, Phase: Accept, At: ended}, {Connection: c, Phase: Close, At: ended}}, in.Events)
+}
+
 func TestFailedConnection(t *testing.T) {
 	c := closed(opened(1))
 	c.Established, c.EstablishedAt, c.Latency, c.Failure = false, time.Time{}, 0, flow.Refused

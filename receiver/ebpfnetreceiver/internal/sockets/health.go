@@ -63,9 +63,6 @@ type Health struct {
 	// RecordsLost is connections of which the end, and what they had done since they
 	// were last read, found no room.
 	RecordsLost uint64
-	// Missed is how often the kernel did not run a program for an event that came in
-	// the middle of another.
-	Missed uint64
 	// SYNACKRetransmits is how many segments were sent again to answer connects, also
 	// to such that then came to nothing.
 	SYNACKRetransmits uint64
@@ -74,12 +71,10 @@ type Health struct {
 // Health reads the ledger.
 func (p *Probe) Health() (Health, error) {
 	var h Health
-	var secondTurns uint64
 	for ledger, to := range map[bpf.SocketsSocketLedger]*uint64{
 		bpf.SocketsSocketLedgerSOCKET_UNTRACKED:          &h.Untracked,
 		bpf.SocketsSocketLedgerSOCKET_RECORD_LOST:        &h.RecordsLost,
 		bpf.SocketsSocketLedgerSOCKET_SYNACK_RETRANSMITS: &h.SYNACKRetransmits,
-		bpf.SocketsSocketLedgerSOCKET_SECOND_TURNS:       &secondTurns,
 	} {
 		var perCPU []uint64
 		if err := p.maps[bpf.SocketsMapSocketLedgers].Lookup(uint32(ledger), &perCPU); err != nil {
@@ -90,17 +85,5 @@ func (p *Probe) Health() (Health, error) {
 		}
 	}
 	h.RecordsLost += p.ended.lostRecords()
-	for _, name := range []string{"socket_state_first", "socket_reset_sent_first", "socket_reset_received_first"} {
-		if p.programs[name] == nil {
-			continue
-		}
-		stats, err := p.programs[name].Stats()
-		if err != nil {
-			return h, fmt.Errorf("read how often %s was missed: %w", name, err)
-		}
-		h.Missed += stats.RecursionMisses
-	}
-	// read first, so it is not the larger one
-	h.Missed -= min(h.Missed, secondTurns)
 	return h, nil
 }

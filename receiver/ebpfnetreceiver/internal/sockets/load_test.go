@@ -194,12 +194,13 @@ func TestManyConnections(t *testing.T) {
 				reading.Go(func() { readAlways(t, p, results[i], stop) })
 			}
 			want := pr.load(t, here, workers, n/workers)
+			if test.parked {
+				near.ended.mu.Unlock()
+				far.ended.mu.Unlock()
+			}
 			close(stop)
 			reading.Wait()
 			for i, p := range []*Probe{near, far} {
-				if test.parked {
-					p.ended.mu.Unlock()
-				}
 				role := flow.Role(i)
 				netnstest.Eventually(t, func() bool {
 					results[i].note(t, take(t, p))

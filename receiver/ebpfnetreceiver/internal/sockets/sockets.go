@@ -42,12 +42,24 @@ type Options struct {
 	NetNS uint32
 }
 
+// minRemembered is how many sockets at least the programs remember that have no entry:
+// those that found no room, and those whose end has been told of. What they forget
+// they count again.
+const minRemembered = 65536
+
+// remembered is that number. It has little to do with how many can be watched: beyond
+// a small table there are as many as beside a large one.
+func (o *Options) remembered() uint32 {
+	return max(minRemembered, o.MaxEntries)
+}
+
 // MapBytes estimates the kernel memory that the maps take.
 func (o *Options) MapBytes() uint64 {
 	entry := kernel.HashEntryOverhead + kernel.HashBucket + 8 + uint64(unsafe.Sizeof(bpf.SocketsSocketConn{}))
-	const others = 4096 * (3*(kernel.HashEntryOverhead+kernel.HashBucket) + 8 + uint64(unsafe.Sizeof(bpf.SocketsSocketCgroup{})) +
-		uint64(unsafe.Sizeof(bpf.SocketsSocketListenerKey{})+unsafe.Sizeof(bpf.SocketsSocketListener{})) + 16)
-	return uint64(o.MaxEntries)*entry + uint64(o.RingBufferBytes) + others
+	const remembered = 2 * (kernel.HashEntryOverhead + kernel.HashBucket + 16) // without room, done
+	const others = 4096 * (2*(kernel.HashEntryOverhead+kernel.HashBucket) + 8 + uint64(unsafe.Sizeof(bpf.SocketsSocketCgroup{})) +
+		uint64(unsafe.Sizeof(bpf.SocketsSocketListenerKey{})+unsafe.Sizeof(bpf.SocketsSocketListener{})))
+	return uint64(o.MaxEntries)*entry + uint64(o.remembered())*remembered + uint64(o.RingBufferBytes) + others
 }
 
 // Parts of a Probe that may not work.
@@ -77,7 +89,7 @@ var parts = []struct {
 	// is newer than 5.10
 	tracepoints map[string]string
 }{
-	{TCP, []string{"socket_state_first", "socket_state_second", "socket_destroyed", "socket_dump"},
+	{TCP, []string{"socket_state_first", "socket_state_second", "socket_destroyed_first", "socket_destroyed_second", "socket_dump"},
 		map[string]string{"inet_sock_set_state": "", "tcp_destroy_sock": ""}},
 	{Resets, []string{"socket_reset_sent_first", "socket_reset_sent_second", "socket_reset_received_first", "socket_reset_received_second"},
 		map[string]string{"tcp_send_reset": "", "tcp_receive_reset": ""}},
@@ -186,6 +198,8 @@ func configured(opts Options) (*ebpf.CollectionSpec, error) {
 		}
 	}
 	spec.Maps[bpf.SocketsMapSocketConns].MaxEntries = opts.MaxEntries
+	spec.Maps[bpf.SocketsMapSocketDone].MaxEntries = opts.remembered()
+	spec.Maps[bpf.SocketsMapSocketRoomless].MaxEntries = opts.remembered()
 	spec.Maps[bpf.SocketsMapSocketClosed].MaxEntries = opts.RingBufferBytes
 	return spec, nil
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -46,21 +47,6 @@ func detach(t testing.TB, p *Probe, programs ...string) {
 	require.Empty(t, ids)
 }
 
-// atWork says on all CPUs that the first programs are at work below what comes.
-func atWork(t testing.TB, p *Probe, n uint32) {
-	cpus, err := ebpf.PossibleCPU()
-	require.NoError(t, err)
-	perCPU := make([]uint32, cpus)
-	for i := range perCPU {
-		perCPU[i] = n
-	}
-	for turn := range uint32(len(firstTurns)) {
-		require.NoError(t, p.maps[bpf.SocketsMapSocketTurns].Put(turn, perCPU))
-	}
-}
-
-var firstTurns = []string{"socket_state_first", "socket_reset_sent_first", "socket_reset_received_first"}
-
 // oneReset has a connection that its client resets.
 func oneReset(t testing.TB) {
 	l := listen(t, "127.0.0.1:0")
@@ -73,36 +59,24 @@ func oneReset(t testing.TB) {
 	require.NoError(t, l.Close())
 }
 
-// What the first programs are missed for the second ones do, just so.
-func TestSecondTurn(t *testing.T) {
-	p := here(t)
-	detach(t, p, firstTurns...)
-	atWork(t, p, 1)
-	oneReset(t)
-	c, s := byRole(t, ends(t, p, 2))
-	require.True(t, c.ResetSent && s.ResetReceived)
-	require.False(t, c.ResetReceived || s.ResetSent || c.Vanished || s.Vanished)
-	require.EqualValues(t, 10, c.Now.BytesSent)
-	require.EqualValues(t, 10, s.Now.BytesReceived)
-	want := [flow.Roles]uint64{1, 1}
-	require.Equal(t, Counters{Opened: want, Closed: want, ResetSent: [flow.Roles]uint64{1, 0}, ResetReceived: [flow.Roles]uint64{0, 1}},
-		counters(t, p, flow.TCP))
-	// LISTEN, SYN_SENT, SYN_RECV, twice ESTABLISHED, thrice CLOSE; two resets
-	// in this namespace, and whatever happens in others
-	require.GreaterOrEqual(t, ledger(t, p, bpf.SocketsSocketLedgerSOCKET_SECOND_TURNS), uint64(10))
-}
-
-// While the first are not at work, or where they run within each other, the second do
-// nothing.
-func TestNoSecondTurn(t *testing.T) {
-	p := here(t)
-	for i, atWorkBelow := range []uint32{0, 1} { // the first programs see that they are: they nest
-		atWork(t, p, atWorkBelow)
-		oneReset(t)
-		ends(t, p, 2)
-		want := [flow.Roles]uint64{uint64(i) + 1, uint64(i) + 1}
-		require.Equal(t, want, counters(t, p, flow.TCP).Opened)
-		require.Equal(t, want, counters(t, p, flow.TCP).Closed)
+// What the programs of one kind are missed for those of the other do, just so.
+func TestOneOfTwoPrograms(t *testing.T) {
+	for _, missed := range []string{"first", "second", "none"} {
+		t.Run(missed, func(t *testing.T) {
+			p := here(t)
+			if missed != "none" {
+				detach(t, p, "socket_state_"+missed, "socket_reset_sent_"+missed, "socket_reset_received_"+missed, "socket_destroyed_"+missed)
+			}
+			oneReset(t)
+			c, s := byRole(t, ends(t, p, 2))
+			require.True(t, c.ResetSent && s.ResetReceived)
+			require.False(t, c.ResetReceived || s.ResetSent || c.Vanished || s.Vanished)
+			require.EqualValues(t, 10, c.Now.BytesSent)
+			require.EqualValues(t, 10, s.Now.BytesReceived)
+			want := [flow.Roles]uint64{1, 1}
+			require.Equal(t, Counters{Opened: want, Closed: want, ResetSent: [flow.Roles]uint64{1, 0}, ResetReceived: [flow.Roles]uint64{0, 1}},
+				counters(t, p, flow.TCP))
+		})
 	}
 }
 
@@ -129,6 +103,31 @@ func TestCloseMissed(t *testing.T) {
 	require.Equal(t, [flow.Roles]uint64{1, 1}, counters(t, p, flow.TCP).Closed)
 }
 
+// That a connection was accepted may be missed: its end tells.
+func TestBeginningMissed(t *testing.T) {
+	p := here(t)
+	l := listen(t, "127.0.0.1:0")
+	client, server := dial(t, l)
+	for _, c := range live(t, p) {
+		if c.Role == flow.Server && !c.Listens {
+			require.NoError(t, p.maps[bpf.SocketsMapSocketConns].Delete(c.ID.Socket)) // as if it had been
+		}
+	}
+	send(t, server, client, 10)
+	finish(t, client, server)
+	_, s := byRole(t, ends(t, p, 2))
+	require.True(t, s.Established)
+	require.False(t, s.Adopted || s.Vanished)
+	require.Zero(t, s.EstablishedAt)
+	require.NotZero(t, s.Closed)
+	require.Equal(t, server.LocalAddr().String(), s.Local.String())
+	require.Equal(t, client.LocalAddr().String(), s.Remote.String())
+	require.EqualValues(t, 10, s.Now.BytesSent)
+	require.EqualValues(t, os.Getpid(), s.Process.PID)
+	require.Equal(t, [flow.Roles]uint64{1, 2}, counters(t, p, flow.TCP).Opened, "the one that is not missed here too")
+	require.Equal(t, [flow.Roles]uint64{1, 1}, counters(t, p, flow.TCP).Closed)
+}
+
 // If all of a connection's end is missed, reading finds out.
 func TestEndMissed(t *testing.T) {
 	t.Parallel()
@@ -136,7 +135,7 @@ func TestEndMissed(t *testing.T) {
 	l := listen(t, "127.0.0.1:0")
 	client, server := dial(t, l)
 	send(t, client, server, 10)
-	detach(t, p, "socket_state_first", "socket_state_second", "socket_destroyed")
+	detach(t, p, "socket_state_first", "socket_state_second", "socket_destroyed_first", "socket_destroyed_second")
 	require.NoError(t, client.Close())
 	require.NoError(t, server.Close())
 	c, _ := byRole(t, ends(t, p, 2))
@@ -149,7 +148,7 @@ func TestEndMissed(t *testing.T) {
 }
 
 // Packets that another CPU hands over come in an interrupt, in the middle of what
-// programs do: little is lost by that, and it shows.
+// programs do. Hardly anything is lost by that.
 func TestInterrupts(t *testing.T) {
 	bpftest.RequireBPF(t)
 	here := netnstest.Enter(t)
@@ -167,22 +166,34 @@ func TestInterrupts(t *testing.T) {
 	pr.load(t, here, workers, n/workers)
 
 	var ended [flow.Roles]int
-	netnstest.Eventually(t, func() bool {
+	for quiet := 0; quiet < 3; quiet++ { // nothing more has come for a while
+		time.Sleep(100 * time.Millisecond)
 		for _, c := range take(t, p) {
 			if of[c.NetNS] {
 				require.True(t, c.Established, "%v", c)
 				require.Equal(t, flow.NotFailed, c.Failure)
 				ended[c.Role]++
+				quiet = 0
 			}
 		}
-		return ended[flow.Client] >= n && ended[flow.Server] >= n-n/50
-	}, "all clients to end, and nearly all servers")
-	missed := health(t, p).Missed
-	t.Logf("%d second turns, %d missed of some %d events, %v ended",
-		ledger(t, p, bpf.SocketsSocketLedgerSOCKET_SECOND_TURNS), missed, 10*n, ended)
-	require.Equal(t, n, ended[flow.Client])
-	require.LessOrEqual(t, ended[flow.Server], n)
-	if ended[flow.Server] < n {
-		require.NotZero(t, missed)
 	}
+	for role, told := range ended {
+		require.LessOrEqual(t, told, n)
+		// The kernel (6.18) runs none of the programs, nor counts that it did not, for some
+		// few of 10,000 connections whose packets another CPU hands over; why is not known.
+		require.GreaterOrEqual(t, told, n-n/500)
+		require.EqualValues(t, told, counters(t, p, flow.TCP).Opened[role])
+		require.EqualValues(t, told, counters(t, p, flow.TCP).Closed[role])
+	}
+	require.NotZero(t, recursionMisses(t, p), "nothing came in the middle of a program, so that this shows nothing")
+}
+
+// recursionMisses is how often the kernel did not run one of the programs.
+func recursionMisses(t testing.TB, p *Probe) (n uint64) {
+	for _, name := range []string{"socket_state_first", "socket_state_second"} {
+		stats, err := p.programs[name].Stats()
+		require.NoError(t, err)
+		n += stats.RecursionMisses
+	}
+	return n
 }
