@@ -81,7 +81,8 @@ func putEnd(end netip.AddrPort, address, port string, attrs pcommon.Map) {
 
 // putEnd puts what a connection has done in its life.
 func (e ConnectionEvent) putEnd(attrs pcommon.Map) {
-	if !e.EstablishedAt.IsZero() {
+	// of UDP the end is known by the next reading only
+	if !e.EstablishedAt.IsZero() && e.Protocol == flow.TCP {
 		attrs.PutDouble(netattr.ConnectionDuration, e.Closed.Sub(e.EstablishedAt).Seconds())
 	}
 	attrs.PutInt(netattr.ConnectionBytesSent, int64(e.Now.BytesSent))
