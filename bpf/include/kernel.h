@@ -142,6 +142,10 @@ typedef struct {
 	__s64 counter;
 } atomic64_t;
 
+typedef struct refcount_struct {
+	atomic_t refs;
+} refcount_t;
+
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
@@ -154,6 +158,7 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 	atomic64_t skc_cookie;
 	unsigned long skc_flags;
+	refcount_t skc_refcnt;
 };
 
 struct sock {

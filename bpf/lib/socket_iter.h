@@ -25,14 +25,16 @@ static __always_inline bool socket_udp_lives(const struct sock *sk, const struct
 	       BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) == (__s64)conn->cookie;
 }
 
-/* socket_tcp_lives: its end is told, but may be missed. */
+/* socket_tcp_lives: its end is told, and if that is missed its destruction. If that is
+ * too, nobody holds the socket any more, or another is in its memory.
+ */
 static __always_inline bool socket_tcp_lives(const struct sock *sk, const struct socket_conn *conn)
 {
 	const struct inet_sock *inet = (const void *)sk;
 
 	if (conn->closed_ns)
 		return false;
-	if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
+	if (!BPF_CORE_READ(sk, __sk_common.skc_refcnt.refs.counter))
 		return false;
 	/* which comes after SYN_SENT */
 	if (!conn->local_port)
