@@ -1,0 +1,305 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/netprobe-otel/netprobe/internal/flow"
+)
+
+const grace = time.Minute
+
+var (
+	start   = time.Unix(1_000_000, 0)
+	addr    = netip.MustParseAddr
+	podIP   = addr("10.244.1.7")
+	nodeIP  = addr("192.168.0.1")
+	cluster = addr("10.96.0.10")
+)
+
+func at(seconds float64) time.Time {
+	return start.Add(time.Duration(seconds * float64(time.Second)))
+}
+
+func pod(name string, from float64, change ...func(*Pod)) *Pod {
+	p := &Pod{
+		UID: UID("uid-" + name), Namespace: "default", Name: name, Node: "a", Addresses: []netip.Addr{podIP}, From: at(from),
+		Controller:   Workload{Kind: "ReplicaSet", Name: "web-1", UID: "rs"},
+		ContainerIDs: []string{"container-" + name},
+	}
+	for _, c := range change {
+		c(p)
+	}
+	return p
+}
+
+func node(name string, change ...func(*Node)) *Node {
+	n := &Node{UID: UID(name), Name: name, Zone: "z", Addresses: []netip.Addr{nodeIP}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}
+	for _, c := range change {
+		c(n)
+	}
+	return n
+}
+
+// seen asks for an address whose packets were seen from one second to another.
+func seen(a netip.Addr, from, to float64) *Query {
+	return &Query{Addr: a, Port: 80, Protocol: flow.TCP, First: at(from), Last: at(to)}
+}
+
+func resolve(s *Store, q *Query) End {
+	var end End
+	s.Resolve(q, &end)
+	return end
+}
+
+func podName(s *Store, q *Query) string {
+	if p := resolve(s, q).Pod; p != nil {
+		return p.Name
+	}
+	return ""
+}
+
+func TestPodByAddress(t *testing.T) {
+	s := NewStore(grace)
+	s.SetNode(node("a"))
+	p := pod("web", 0)
+	s.SetPod(p)
+	want := End{Pod: p, Workload: p.Controller, Node: s.nodes["a"], InCluster: true}
+	require.Equal(t, want, resolve(s, seen(podIP, 10, 11)))
+
+	s.SetOwner("rs", Workload{Kind: "Deployment", Name: "web", UID: "d"})
+	want.Workload = Workload{Kind: "Deployment", Name: "web", UID: "d"}
+	require.Equal(t, want, resolve(s, seen(podIP, 10, 11)))
+	s.DeleteOwner("rs")
+	require.Equal(t, p.Controller, resolve(s, seen(podIP, 10, 11)).Workload)
+
+	require.Equal(t, End{}, resolve(s, seen(addr("203.0.113.1"), 10, 11)))
+}
+
+// What a map from addresses to pods gets wrong.
+func TestAddressThatAnotherPodGets(t *testing.T) {
+	s := NewStore(grace)
+	s.SetPod(pod("old", 0))
+	s.DeletePod("uid-old", at(100))
+	s.SetPod(pod("new", 110))
+	for _, tt := range []struct {
+		from, to float64
+		want     string
+	}{
+		{50, 55, "old"},
+		{95, 99, "old"},
+		{98, 100.5, "old"}, // its last packets, of the second that the API tells
+		{101.5, 105, ""},   // nobody had it
+		{110, 112, "new"},
+		{108, 112, "new"},
+		{99, 112, ""}, // both may have sent
+		{200, 205, "new"},
+	} {
+		require.Equal(t, tt.want, podName(s, seen(podIP, tt.from, tt.to)), "%v to %v", tt.from, tt.to)
+	}
+	// the API may tell of the new one first
+	s = NewStore(grace)
+	s.SetPod(pod("old", 0))
+	s.SetPod(pod("new", 110))
+	require.Equal(t, "old", podName(s, seen(podIP, 50, 55)))
+	require.Empty(t, podName(s, seen(podIP, 111, 112)), "it cannot be both")
+	s.DeletePod("uid-old", at(100))
+	require.Equal(t, "new", podName(s, seen(podIP, 111, 112)))
+}
+
+// A pod sends before the API says that it has been started.
+func TestPodThatSendsAtOnce(t *testing.T) {
+	s := NewStore(grace)
+	s.SetPod(pod("web", 10))
+	require.Equal(t, "web", podName(s, seen(podIP, 8, 9)))
+	require.Empty(t, podName(s, seen(podIP, -60, -59)), "that was somebody else")
+}
+
+func TestPodStaysForTheGraceTime(t *testing.T) {
+	s := NewStore(grace)
+	s.SetPod(pod("web", 0))
+	s.DeletePod("uid-web", at(100))
+	s.DeletePod("uid-web", at(130)) // a second time changes nothing
+	s.DeletePod("nobody", at(100))
+	s.Expire(at(160))
+	require.Equal(t, "web", podName(s, seen(podIP, 90, 95)))
+	s.Expire(at(161))
+	require.Equal(t, End{}, resolve(s, seen(podIP, 90, 95)))
+	require.Zero(t, s.Sizes())
+	require.Empty(t, s.byAddr)
+	require.Empty(t, s.byContainer)
+}
+
+// A pod that has ended stays in the API, and loses its addresses there at times.
+func TestPodThatHasEnded(t *testing.T) {
+	s := NewStore(grace)
+	s.SetPod(pod("job", 0))
+	s.SetPod(pod("job", 0, func(p *Pod) { p.Until, p.Addresses = at(50), nil }))
+	require.Equal(t, "job", podName(s, seen(podIP, 40, 45)))
+	require.Empty(t, podName(s, seen(podIP, 60, 65)))
+	s.SetPod(pod("next", 55))
+	require.Equal(t, "next", podName(s, seen(podIP, 60, 65)))
+	s.Expire(at(1000))
+	require.Equal(t, 1, s.Sizes().Pods)
+	require.Equal(t, "next", podName(s, seen(podIP, 60, 65)))
+}
+
+// A restart of the API's watch tells of pods anew.
+func TestPodToldAgainIsThereOnce(t *testing.T) {
+	s := NewStore(grace)
+	for range 3 {
+		s.SetPod(pod("web", 0))
+	}
+	require.Len(t, s.byAddr[podIP], 1)
+	require.Equal(t, "web", podName(s, seen(podIP, 1, 2)))
+}
+
+func TestContainerTellsBest(t *testing.T) {
+	s := NewStore(grace)
+	s.SetNode(node("a"))
+	s.SetPod(pod("web", 0))
+	s.SetPod(pod("host", 0, func(p *Pod) { p.HostNetwork, p.Addresses = true, []netip.Addr{nodeIP} }))
+	q := seen(nodeIP, 10, 11)
+	require.Nil(t, resolve(s, q).Pod, "a node's address is not that of a pod in its network")
+	require.Equal(t, "a", resolve(s, q).Node.Name)
+	q.ContainerID = "container-host"
+	require.Equal(t, "host", podName(s, q))
+	q.ContainerID = "container-nobody"
+	require.Empty(t, podName(s, q))
+}
+
+func TestHostPorts(t *testing.T) {
+	s := NewStore(grace)
+	s.SetNode(node("a"))
+	s.SetNode(node("b", func(n *Node) { n.Addresses, n.PodCIDRs = []netip.Addr{addr("192.168.0.2")}, nil }))
+	s.SetPod(pod("exporter", 0, func(p *Pod) { p.HostNetwork, p.HostPorts = true, []Port{{flow.TCP, 80}} }))
+	require.Equal(t, "exporter", podName(s, seen(nodeIP, 10, 11)))
+	require.Empty(t, podName(s, seen(addr("192.168.0.2"), 10, 11)), "on the other node nobody has it")
+	q := seen(nodeIP, 10, 11)
+	q.Protocol = flow.UDP
+	require.Empty(t, podName(s, q))
+	s.DeletePod("uid-exporter", at(20))
+	require.Equal(t, "exporter", podName(s, seen(nodeIP, 10, 11)))
+	require.Empty(t, podName(s, seen(nodeIP, 30, 31)))
+}
+
+func service(name string, change ...func(*Service)) *Service {
+	svc := &Service{Namespace: "default", Name: name, Type: "ClusterIP", Addresses: []netip.Addr{cluster}, Ports: []ServicePort{{Port: Port{flow.TCP, 80}}}}
+	for _, c := range change {
+		c(svc)
+	}
+	return svc
+}
+
+func TestServices(t *testing.T) {
+	s := NewStore(grace)
+	s.SetNode(node("a"))
+	svc := service("web", func(svc *Service) {
+		svc.Type = "LoadBalancer"
+		svc.Addresses = append(svc.Addresses, addr("203.0.113.5"), addr("fd00::5"))
+		svc.Ports = []ServicePort{{Port{flow.TCP, 80}, 30080}, {Port{flow.UDP, 53}, 30053}}
+	})
+	s.SetService(svc)
+	want := End{Service: svc, InCluster: true}
+	for _, a := range svc.Addresses {
+		require.Equal(t, want, resolve(s, seen(a, 1, 2)))
+	}
+	q := seen(cluster, 1, 2)
+	q.Port = 0
+	require.Equal(t, want, resolve(s, q), "ICMP has no ports")
+
+	q = seen(nodeIP, 1, 2)
+	q.Port = 30080
+	require.Equal(t, End{Node: s.nodes["a"], Service: svc, InCluster: true}, resolve(s, q))
+	q.Protocol = flow.UDP
+	require.Nil(t, resolve(s, q).Service)
+
+	s.SetService(service("web")) // of another type now
+	require.Equal(t, End{}, resolve(s, seen(addr("203.0.113.5"), 1, 2)))
+	q.Protocol = flow.TCP
+	require.Nil(t, resolve(s, q).Service)
+	s.DeleteService("default", "web")
+	require.Equal(t, End{}, resolve(s, seen(cluster, 1, 2)))
+	require.Empty(t, s.frontends)
+}
+
+// A service that gets the address of another before the API tells that it is gone.
+func TestServiceThatTakesAnAddressOver(t *testing.T) {
+	s := NewStore(grace)
+	s.SetService(service("old"))
+	s.SetService(service("new"))
+	s.DeleteService("default", "old")
+	require.Equal(t, "new", resolve(s, seen(cluster, 1, 2)).Service.Name)
+}
+
+func TestHeadlessService(t *testing.T) {
+	s := NewStore(grace)
+	s.SetPod(pod("db-0", 0))
+	headless := service("db", func(svc *Service) { svc.Headless, svc.Addresses = true, nil })
+	s.SetService(headless)
+	s.SetEndpoints(&Endpoints{UID: "e1", Namespace: "default", Service: "db", Addresses: []netip.Addr{podIP}, Ports: []Port{{flow.TCP, 80}}})
+	require.Equal(t, headless, resolve(s, seen(podIP, 1, 2)).Service)
+	q := seen(podIP, 1, 2)
+	q.Port = 81
+	require.Nil(t, resolve(s, q).Service, "not its port")
+
+	// two services with the same backend: nothing tells which was meant
+	s.SetService(service("other", func(svc *Service) { svc.Headless, svc.Addresses = true, nil }))
+	s.SetEndpoints(&Endpoints{UID: "e2", Namespace: "default", Service: "other", Addresses: []netip.Addr{podIP}, Ports: []Port{{flow.TCP, 80}}})
+	require.Nil(t, resolve(s, seen(podIP, 1, 2)).Service)
+	s.DeleteEndpoints("e2")
+	require.Equal(t, headless, resolve(s, seen(podIP, 1, 2)).Service)
+	s.SetService(service("db"))
+	require.Nil(t, resolve(s, seen(podIP, 1, 2)).Service, "it is reached by its own address")
+	s.DeleteEndpoints("e1")
+	require.Empty(t, s.backends)
+}
+
+func TestNodes(t *testing.T) {
+	s := NewStore(grace)
+	a := node("a", func(n *Node) {
+		n.Addresses = append(n.Addresses, addr("fd00::1"))
+		n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix("fd00:1::/64"))
+		n.Flannel = &Flannel{Backend: "vxlan", V4: &FlannelBackend{PublicIP: addr("198.51.100.1")}}
+	})
+	s.SetNode(a)
+	for _, at := range []string{"192.168.0.1", "fd00::1", "10.244.1.200", "fd00:1::9"} {
+		require.Equal(t, a, resolve(s, seen(addr(at), 1, 2)).Node, at)
+	}
+	require.Nil(t, resolve(s, seen(addr("10.244.2.1"), 1, 2)).Node)
+	require.Equal(t, a, s.NodeByTunnelEnd(addr("198.51.100.1")))
+	require.Equal(t, a, s.NodeByTunnelEnd(nodeIP), "most have no other address")
+	require.Nil(t, s.NodeByTunnelEnd(addr("198.51.100.2")))
+
+	// a larger network of another node has what is not in a smaller one
+	b := node("b", func(n *Node) { n.Addresses, n.PodCIDRs = nil, []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")} })
+	s.SetNode(b)
+	require.Equal(t, a, resolve(s, seen(addr("10.244.1.200"), 1, 2)).Node)
+	require.Equal(t, b, resolve(s, seen(addr("10.244.2.1"), 1, 2)).Node)
+
+	s.DeleteNode("a")
+	require.Equal(t, End{}, resolve(s, seen(nodeIP, 1, 2)))
+	require.Equal(t, b, resolve(s, seen(addr("10.244.1.200"), 1, 2)).Node)
+	s.DeleteNode("b")
+	require.Zero(t, s.Sizes())
+	require.Equal(t, End{}, resolve(s, seen(addr("10.244.1.200"), 1, 2)))
+}
+
+func TestReady(t *testing.T) {
+	s := NewStore(grace)
+	require.False(t, s.Ready())
+	s.SetReady(true)
+	require.True(t, s.Ready())
+}
+
+func TestInvalidAddress(t *testing.T) {
+	s := NewStore(grace)
+	s.SetNode(node("a"))
+	require.Equal(t, End{}, resolve(s, seen(netip.Addr{}, 1, 2)))
+}
