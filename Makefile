@@ -56,7 +56,7 @@ TESTENV = REQUIRE_BPF=$(if $(ROOT),0,1)
 
 .PHONY: test-race
 test-race: ## The receiver's tests under the race detector (needs gcc)
-	CGO_ENABLED=1 $(GO) test -race ./receiver/... ./internal/...
+	CGO_ENABLED=1 $(GO) test -race ./receiver/... ./extension/... ./internal/...
 
 .PHONY: fuzz
 fuzz: ## Fuzz each parser for FUZZTIME (30000x, or as 10m); the eBPF ones as root
@@ -90,8 +90,8 @@ verify: verify-versions verify-fmt verify-generate ## Check versions, format, an
 	$(GO) vet ./...
 
 # What `make generate` writes.
-GENERATED = $(shell find bpf receiver cmd -name '*_bpfel.*' -o -name 'generated_*' -o -name documentation.md \
-	-o -path 'receiver/*/README.md' -o -path 'cmd/netprobe/*')
+GENERATED = $(shell find bpf receiver extension cmd -name '*_bpfel.*' -o -name 'generated_*' -o -name documentation.md \
+	-o -path 'receiver/*/README.md' -o -path 'extension/*/README.md' -o -path 'cmd/netprobe/*')
 
 .PHONY: verify-generate
 verify-generate: deps ## Check that the generated files are what their sources give
@@ -101,7 +101,7 @@ verify-generate: deps ## Check that the generated files are what their sources g
 
 .PHONY: verify-fmt
 verify-fmt: deps ## Check the format of Go and C
-	@bad=$$(gofmt -l bpf internal receiver) && [ -z "$$bad" ] || { echo "not formatted by gofmt: $$bad" >&2; exit 1; }
+	@bad=$$(gofmt -l bpf extension internal receiver) && [ -z "$$bad" ] || { echo "not formatted by gofmt: $$bad" >&2; exit 1; }
 	clang-format-19 --dry-run -Werror bpf/*.bpf.c bpf/flowbench/*.bpf.c bpf/lib/*.h bpf/include/kernel.h
 
 .PHONY: verify-versions

@@ -1,0 +1,79 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package k8sinventoryextension
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/confmap"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Scopes of what is followed.
+const (
+	scopeCluster = "cluster"
+	scopeNode    = "node"
+)
+
+// Config of the extension.
+type Config struct {
+	// Kubeconfig is a file that says how to reach the API; empty for the pod's own
+	// service account.
+	Kubeconfig string `mapstructure:"kubeconfig"`
+	// Context of the kubeconfig; empty for its current one.
+	Context string `mapstructure:"context"`
+	// Scope is cluster for all pods, or node for those of one node.
+	Scope string `mapstructure:"scope"`
+	// Node is the name of that node.
+	Node string `mapstructure:"node"`
+	// Grace is for how long a pod that is gone stays known.
+	Grace time.Duration `mapstructure:"grace"`
+	// Labels and Annotations of pods that records get.
+	Labels      []string `mapstructure:"labels"`
+	Annotations []string `mapstructure:"annotations"`
+}
+
+var _ confmap.Validator = (*Config)(nil)
+
+const maxGrace = time.Hour
+
+func createDefaultConfig() component.Config {
+	return &Config{Scope: scopeCluster, Grace: time.Minute}
+}
+
+// Validate names the option in each error, for there may be several.
+func (cfg *Config) Validate() error {
+	var errs []error
+	switch {
+	case cfg.Scope != scopeCluster && cfg.Scope != scopeNode:
+		errs = append(errs, fmt.Errorf("scope: %q is none of %q", cfg.Scope, []string{scopeCluster, scopeNode}))
+	case cfg.Scope == scopeNode && cfg.Node == "":
+		errs = append(errs, errors.New("node: is needed for scope node; in a pod give it as ${env:K8S_NODE_NAME} from the field spec.nodeName"))
+	}
+	if cfg.Context != "" && cfg.Kubeconfig == "" {
+		errs = append(errs, errors.New("context: is of a kubeconfig, and there is none"))
+	}
+	if cfg.Grace < 0 || cfg.Grace > maxGrace {
+		errs = append(errs, fmt.Errorf("grace: %s is not from 0s to %s", cfg.Grace, maxGrace))
+	}
+	errs = append(errs, validateKeys("labels", cfg.Labels), validateKeys("annotations", cfg.Annotations))
+	return errors.Join(errs...)
+}
+
+func validateKeys(option string, keys []string) error {
+	var errs []error
+	for i, key := range keys {
+		for _, why := range validation.IsQualifiedName(key) {
+			errs = append(errs, fmt.Errorf("%s[%d]: %q: %s", option, i, key, why))
+		}
+		if slices.Contains(keys[:i], key) {
+			errs = append(errs, fmt.Errorf("%s[%d]: %q is there twice", option, i, key))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,187 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package k8sinventoryextension
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/extension"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.uber.org/zap"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/netprobe-otel/netprobe/extension/k8sinventoryextension/internal/metadata"
+	"github.com/netprobe-otel/netprobe/internal/inventory"
+)
+
+// How often pods whose grace time is over are looked for, and whether all has been read.
+const tidyInterval = time.Second
+
+// k8sInventory is the extension. Others find it by its ID, and use it as an
+// inventory.Resolver.
+type k8sInventory struct {
+	cfg    *Config
+	logger *zap.Logger
+	set    component.TelemetrySettings
+	store  *inventory.Store
+	// connect gives clients of the API, which need not be there yet.
+	connect func() (clients, error)
+
+	cancel    context.CancelFunc // nil before the start
+	running   sync.WaitGroup
+	own       *metadata.TelemetryBuilder
+	resources []*resource
+}
+
+var (
+	_ extension.Extension = (*k8sInventory)(nil)
+	_ inventory.Resolver  = (*k8sInventory)(nil)
+)
+
+func newInventory(set component.TelemetrySettings, cfg *Config) (*k8sInventory, error) {
+	e := &k8sInventory{cfg: cfg, logger: set.Logger, set: set, store: inventory.NewStore(cfg.Grace)}
+	e.connect = func() (clients, error) {
+		api, err := e.restConfig()
+		if err != nil {
+			return clients{}, err
+		}
+		return newClients(api)
+	}
+	return e, nil
+}
+
+// Start begins to read, and does not wait for it: without an API there is nothing
+// known until there is one.
+func (e *k8sInventory) Start(context.Context, component.Host) error {
+	api, err := e.connect()
+	if err != nil {
+		return err
+	}
+	if e.own, err = metadata.NewTelemetryBuilder(e.set); err != nil {
+		return err
+	}
+	if e.resources, err = e.followAll(api); err != nil {
+		return err
+	}
+	if err := e.observe(); err != nil {
+		return err
+	}
+	// not the context of Start, which ends with it
+	ctx, cancel := context.WithCancel(context.Background())
+	e.cancel = cancel
+	for _, r := range e.resources {
+		e.running.Go(func() { r.informer.RunWithContext(ctx) })
+	}
+	e.running.Go(func() { e.tidy(ctx) })
+	return nil
+}
+
+// restConfig says how to reach the API.
+func (e *k8sInventory) restConfig() (*rest.Config, error) {
+	var cfg *rest.Config
+	var err error
+	if e.cfg.Kubeconfig == "" {
+		cfg, err = rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			return nil, fmt.Errorf("find the Kubernetes API: %w; outside of a pod name a file in the option kubeconfig", err)
+		}
+	} else {
+		cfg, err = clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+			&clientcmd.ClientConfigLoadingRules{ExplicitPath: e.cfg.Kubeconfig},
+			&clientcmd.ConfigOverrides{CurrentContext: e.cfg.Context}).ClientConfig()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the Kubernetes API: %w", err)
+	}
+	cfg.UserAgent = "netprobe-k8s-inventory"
+	return cfg, nil
+}
+
+// tidy forgets pods whose grace time is over, and says once that all has been read.
+func (e *k8sInventory) tidy(ctx context.Context) {
+	ticker := time.NewTicker(tidyInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			e.store.Expire(now)
+			if !e.store.Ready() && e.settled() {
+				e.store.SetReady(true)
+				sizes := e.store.Sizes()
+				e.logger.Info("Read what the cluster has", zap.Int("pods", sizes.Pods), zap.Int("nodes", sizes.Nodes),
+					zap.Int("services", sizes.Services), zap.Int("endpoint_slices", sizes.Endpoints))
+			}
+		}
+	}
+}
+
+func (e *k8sInventory) settled() bool {
+	for _, r := range e.resources {
+		if !r.settled() {
+			return false
+		}
+	}
+	return true
+}
+
+// observe registers what the extension tells of itself.
+func (e *k8sInventory) observe() error {
+	return errors.Join(
+		e.own.RegisterExtensionK8sInventoryObjectsCallback(func(_ context.Context, o metric.Int64Observer) error {
+			sizes := e.store.Sizes()
+			for resource, n := range map[string]int{
+				"pods": sizes.Pods, "nodes": sizes.Nodes, "services": sizes.Services, "endpointslices": sizes.Endpoints, "owners": sizes.Owners,
+			} {
+				o.Observe(int64(n), metric.WithAttributes(attribute.String("resource", resource)))
+			}
+			return nil
+		}),
+		e.own.RegisterExtensionK8sInventorySyncedCallback(func(_ context.Context, o metric.Int64Observer) error {
+			for _, r := range e.resources {
+				synced, reason := r.state()
+				var value int64
+				if synced {
+					value = 1
+				}
+				o.Observe(value, metric.WithAttributes(attribute.String("resource", r.name), attribute.String("reason", reason)))
+			}
+			return nil
+		}),
+	)
+}
+
+// Shutdown ends the reading.
+func (e *k8sInventory) Shutdown(context.Context) error {
+	if e.cancel == nil {
+		return nil
+	}
+	e.cancel()
+	e.running.Wait()
+	e.cancel = nil
+	e.own.Shutdown()
+	return nil
+}
+
+// Resolve implements inventory.Resolver.
+func (e *k8sInventory) Resolve(q *inventory.Query, end *inventory.End) bool {
+	return e.store.Resolve(q, end)
+}
+
+// NodeByTunnelEnd implements inventory.Resolver.
+func (e *k8sInventory) NodeByTunnelEnd(addr netip.Addr) *inventory.Node {
+	return e.store.NodeByTunnelEnd(addr)
+}
+
+// Ready implements inventory.Resolver.
+func (e *k8sInventory) Ready() bool { return e.store.Ready() }

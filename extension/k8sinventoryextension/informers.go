@@ -1,0 +1,180 @@
+// Copyright The NetProbe Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package k8sinventoryextension
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.uber.org/zap"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	clientmetadata "k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/netprobe-otel/netprobe/internal/inventory"
+)
+
+// owners are what stands between pods and those whose workload they are.
+var owners = []schema.GroupVersionResource{
+	{Group: "apps", Version: "v1", Resource: "replicasets"},
+	{Group: "batch", Version: "v1", Resource: "jobs"},
+}
+
+// clients of the API.
+type clients struct {
+	typed    kubernetes.Interface
+	metadata clientmetadata.Interface
+}
+
+func newClients(cfg *rest.Config) (clients, error) {
+	binary := rest.CopyConfig(cfg)
+	binary.ContentType = runtime.ContentTypeProtobuf
+	binary.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	var c clients
+	var errs [2]error
+	c.typed, errs[0] = kubernetes.NewForConfig(binary)
+	c.metadata, errs[1] = clientmetadata.NewForConfig(cfg)
+	if err := errors.Join(errs[:]...); err != nil {
+		return clients{}, fmt.Errorf("make a client of the Kubernetes API: %w", err)
+	}
+	return c, nil
+}
+
+// followAll makes an informer of each resource.
+func (e *k8sInventory) followAll(c clients) ([]*resource, error) {
+	all := []func() (*resource, error){
+		func() (*resource, error) { return e.followPods(c.typed) },
+		func() (*resource, error) { return e.followNodes(c.typed) },
+		func() (*resource, error) { return e.followServices(c.typed) },
+		func() (*resource, error) { return e.followEndpoints(c.typed) },
+	}
+	for _, kind := range owners {
+		all = append(all, func() (*resource, error) { return e.followOwners(c.metadata, kind) })
+	}
+	var resources []*resource
+	var errs []error
+	for _, f := range all {
+		r, err := f()
+		resources, errs = append(resources, r), append(errs, err)
+	}
+	return resources, errors.Join(errs...)
+}
+
+// listWatcher says of a client whether it can list by watching, which is how an API
+// server need not build whole lists.
+func listWatcher(lw *cache.ListWatch, client any) cache.ListerWatcher {
+	return cache.ToListWatcherWithWatchListSemantics(lw, client)
+}
+
+// failedOf counts failures of a resource.
+func (e *k8sInventory) failedOf(name string) func() {
+	option := metric.WithAttributeSet(attribute.NewSet(attribute.String("resource", name)))
+	return func() { e.own.ExtensionK8sInventoryWatchErrors.Add(context.Background(), 1, option) }
+}
+
+func (e *k8sInventory) followPods(client kubernetes.Interface) (*resource, error) {
+	selector := fields.Everything().String()
+	if e.cfg.Scope == scopeNode {
+		selector = fields.OneTermEqualSelector("spec.nodeName", e.cfg.Node).String()
+	}
+	c := &converter{labels: e.cfg.Labels, annotations: e.cfg.Annotations}
+	pods := client.CoreV1().Pods(metav1.NamespaceAll)
+	return follow("pods", e.logger, e.failedOf("pods"), listWatcher(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = selector
+			return pods.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = selector
+			return pods.Watch(ctx, o)
+		},
+	}, client), &corev1.Pod{}, c.pod, e.store.SetPod, func(old *object[*inventory.Pod]) { e.store.DeletePod(old.value.UID, deletedAt()) })
+}
+
+func (e *k8sInventory) followNodes(client kubernetes.Interface) (*resource, error) {
+	nodes := client.CoreV1().Nodes()
+	return follow("nodes", e.logger, e.failedOf("nodes"), listWatcher(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return nodes.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return nodes.Watch(ctx, o)
+		},
+	}, client), &corev1.Node{}, e.convertNode, e.store.SetNode, func(old *object[*inventory.Node]) { e.store.DeleteNode(old.Name) })
+}
+
+// convertNode says what of a node's annotations cannot be read.
+func (e *k8sInventory) convertNode(n *corev1.Node) *inventory.Node {
+	node, err := convertNode(n)
+	if err != nil {
+		e.logger.Warn("Cannot read all that flannel says of a node", zap.String("node", n.Name), zap.Error(err))
+	}
+	return node
+}
+
+func (e *k8sInventory) followServices(client kubernetes.Interface) (*resource, error) {
+	services := client.CoreV1().Services(metav1.NamespaceAll)
+	return follow("services", e.logger, e.failedOf("services"), listWatcher(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return services.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return services.Watch(ctx, o)
+		},
+	}, client), &corev1.Service{}, convertService, e.store.SetService, func(old *object[*inventory.Service]) { e.store.DeleteService(old.Namespace, old.Name) })
+}
+
+func (e *k8sInventory) followEndpoints(client kubernetes.Interface) (*resource, error) {
+	endpoints := client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll)
+	return follow("endpointslices", e.logger, e.failedOf("endpointslices"), listWatcher(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return endpoints.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return endpoints.Watch(ctx, o)
+		},
+	}, client), &discoveryv1.EndpointSlice{}, convertEndpoints, e.store.SetEndpoints, func(old *object[*inventory.Endpoints]) { e.store.DeleteEndpoints(old.value.UID) })
+}
+
+// followOwners follows the metadata of a kind whose objects have owners of their own.
+func (e *k8sInventory) followOwners(client clientmetadata.Interface, kind schema.GroupVersionResource) (*resource, error) {
+	objects := client.Resource(kind)
+	return follow(kind.Resource, e.logger, e.failedOf(kind.Resource), listWatcher(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return objects.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return objects.Watch(ctx, o)
+		},
+	}, client), &metav1.PartialObjectMetadata{}, convertOwner, e.setOwner, func(old *object[owned]) { e.store.DeleteOwner(old.value.uid) })
+}
+
+// owned is an object with what manages it.
+type owned struct {
+	uid   inventory.UID
+	owner inventory.Workload
+}
+
+func convertOwner(m *metav1.PartialObjectMetadata) owned {
+	return owned{uid: inventory.UID(intern(string(m.UID))), owner: controllerOf(m.OwnerReferences)}
+}
+
+func (e *k8sInventory) setOwner(o owned) {
+	if o.owner.Kind == "" {
+		e.store.DeleteOwner(o.uid) // it is the workload itself
+		return
+	}
+	e.store.SetOwner(o.uid, o.owner)
+}
