@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -72,10 +73,28 @@ func (e *k8sInventory) followAll(c clients) ([]*resource, error) {
 	return resources, errors.Join(errs...)
 }
 
-// listWatcher says of a client whether it can list by watching, which is how an API
-// server need not build whole lists.
-func listWatcher(lw *cache.ListWatch, client any) cache.ListerWatcher {
-	return cache.ToListWatcherWithWatchListSemantics(lw, client)
+// everything has all fields.
+var everything = fields.Everything().String()
+
+// lister is what clients of all kinds have.
+type lister[L runtime.Object] interface {
+	List(context.Context, metav1.ListOptions) (L, error)
+	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
+}
+
+// listWatcher reads the objects that have the fields. It asks the client whether it can
+// list by watching, which is how an API server need not build whole lists.
+func listWatcher[L runtime.Object](client any, objects lister[L], fields string) cache.ListerWatcher {
+	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = fields
+			return objects.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = fields
+			return objects.Watch(ctx, o)
+		},
+	}, client)
 }
 
 // failedOf counts failures of a resource.
@@ -85,34 +104,16 @@ func (e *k8sInventory) failedOf(name string) func() {
 }
 
 func (e *k8sInventory) followPods(client kubernetes.Interface) (*resource, error) {
-	selector := fields.Everything().String()
+	selector := everything
 	if e.cfg.Scope == scopeNode {
 		selector = fields.OneTermEqualSelector("spec.nodeName", e.cfg.Node).String()
 	}
 	c := &converter{labels: e.cfg.Labels, annotations: e.cfg.Annotations}
-	pods := client.CoreV1().Pods(metav1.NamespaceAll)
-	return follow("pods", e.logger, e.failedOf("pods"), listWatcher(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.FieldSelector = selector
-			return pods.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.FieldSelector = selector
-			return pods.Watch(ctx, o)
-		},
-	}, client), &corev1.Pod{}, c.pod, e.store.SetPod, func(old *object[*inventory.Pod]) { e.store.DeletePod(old.value.UID, deletedAt()) })
+	return follow("pods", e.logger, e.failedOf("pods"), listWatcher(client, client.CoreV1().Pods(metav1.NamespaceAll), selector), &corev1.Pod{}, c.pod, e.store.SetPod, func(old *object[*inventory.Pod]) { e.store.DeletePod(old.value.UID, time.Now()) })
 }
 
 func (e *k8sInventory) followNodes(client kubernetes.Interface) (*resource, error) {
-	nodes := client.CoreV1().Nodes()
-	return follow("nodes", e.logger, e.failedOf("nodes"), listWatcher(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return nodes.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return nodes.Watch(ctx, o)
-		},
-	}, client), &corev1.Node{}, e.convertNode, e.store.SetNode, func(old *object[*inventory.Node]) { e.store.DeleteNode(old.Name) })
+	return follow("nodes", e.logger, e.failedOf("nodes"), listWatcher(client, client.CoreV1().Nodes(), everything), &corev1.Node{}, e.convertNode, e.store.SetNode, func(old *object[*inventory.Node]) { e.store.DeleteNode(old.Name) })
 }
 
 // convertNode says what of a node's annotations cannot be read.
@@ -125,40 +126,16 @@ func (e *k8sInventory) convertNode(n *corev1.Node) *inventory.Node {
 }
 
 func (e *k8sInventory) followServices(client kubernetes.Interface) (*resource, error) {
-	services := client.CoreV1().Services(metav1.NamespaceAll)
-	return follow("services", e.logger, e.failedOf("services"), listWatcher(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return services.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return services.Watch(ctx, o)
-		},
-	}, client), &corev1.Service{}, convertService, e.store.SetService, func(old *object[*inventory.Service]) { e.store.DeleteService(old.Namespace, old.Name) })
+	return follow("services", e.logger, e.failedOf("services"), listWatcher(client, client.CoreV1().Services(metav1.NamespaceAll), everything), &corev1.Service{}, convertService, e.store.SetService, func(old *object[*inventory.Service]) { e.store.DeleteService(old.Namespace, old.Name) })
 }
 
 func (e *k8sInventory) followEndpoints(client kubernetes.Interface) (*resource, error) {
-	endpoints := client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll)
-	return follow("endpointslices", e.logger, e.failedOf("endpointslices"), listWatcher(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return endpoints.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return endpoints.Watch(ctx, o)
-		},
-	}, client), &discoveryv1.EndpointSlice{}, convertEndpoints, e.store.SetEndpoints, func(old *object[*inventory.Endpoints]) { e.store.DeleteEndpoints(old.value.UID) })
+	return follow("endpointslices", e.logger, e.failedOf("endpointslices"), listWatcher(client, client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), everything), &discoveryv1.EndpointSlice{}, convertEndpoints, e.store.SetEndpoints, func(old *object[*inventory.Endpoints]) { e.store.DeleteEndpoints(old.value.UID) })
 }
 
 // followOwners follows the metadata of a kind whose objects have owners of their own.
 func (e *k8sInventory) followOwners(client clientmetadata.Interface, kind schema.GroupVersionResource) (*resource, error) {
-	objects := client.Resource(kind)
-	return follow(kind.Resource, e.logger, e.failedOf(kind.Resource), listWatcher(&cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			return objects.List(ctx, o)
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return objects.Watch(ctx, o)
-		},
-	}, client), &metav1.PartialObjectMetadata{}, convertOwner, e.setOwner, func(old *object[owned]) { e.store.DeleteOwner(old.value.uid) })
+	return follow(kind.Resource, e.logger, e.failedOf(kind.Resource), listWatcher(client, client.Resource(kind), everything), &metav1.PartialObjectMetadata{}, convertOwner, e.setOwner, func(old *object[owned]) { e.store.DeleteOwner(old.value.uid) })
 }
 
 // owned is an object with what manages it.

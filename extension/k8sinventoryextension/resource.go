@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"time"
 
 	"go.uber.org/zap"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -111,7 +110,7 @@ func (r *resource) watchError(_ context.Context, _ *cache.Reflector, err error) 
 	}
 }
 
-// state says how far the resource is, and notes when it can be read again.
+// state says how far the resource is, and why no further.
 func (r *resource) state() (synced bool, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,6 +131,3 @@ func (r *resource) settled() bool {
 	synced, reason := r.state()
 	return synced || reason == "denied"
 }
-
-// deletedAt is when something is taken to be gone that the API tells of now.
-func deletedAt() time.Time { return time.Now() }

@@ -30,6 +30,14 @@ func (k *Key) Tuple() Tuple {
 	}
 }
 
+// Tuples gives the record's, and the one on the other side of a translation.
+func (r *Record) Tuples() []Tuple {
+	if r.NAT == nil {
+		return []Tuple{r.Tuple()}
+	}
+	return []Tuple{r.Tuple(), r.NAT.Other}
+}
+
 // NAT is the translation that packets underwent on this machine.
 type NAT struct {
 	// Other is the packets' tuple on the other side of the translation.

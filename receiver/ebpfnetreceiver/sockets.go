@@ -193,10 +193,7 @@ func (s *session) completeFlows(w *window) {
 
 // giveDrops gives a record what was dropped of its flow, which no other record has then.
 func giveDrops(rec *flow.Record, drops ...map[flow.Tuple]uint64) {
-	tuples := []flow.Tuple{rec.Tuple()}
-	if rec.NAT != nil {
-		tuples = append(tuples, rec.NAT.Other)
-	}
+	tuples := rec.Tuples()
 	for _, dropped := range drops {
 		for _, tuple := range tuples {
 			rec.Dropped += dropped[tuple]

@@ -97,10 +97,7 @@ func (e Ends) Complete(rec *flow.Record) {
 	if !rec.HasTransportPorts() || (rec.Protocol != flow.TCP && rec.Protocol != flow.UDP) {
 		return
 	}
-	tuples := []flow.Tuple{rec.Tuple()}
-	if rec.NAT != nil {
-		tuples = append(tuples, rec.NAT.Other)
-	}
+	tuples := rec.Tuples()
 	sender := e.at(tuples...)
 	for i := range tuples {
 		tuples[i] = tuples[i].Reverse()
