@@ -90,7 +90,11 @@ func (s *session) useSockets(p socketProber) error {
 	if cfg.Histograms.Type == "explicit" {
 		buckets.Boundaries = cfg.Histograms.Boundaries
 	}
-	durations, err := aggregate.NewDurations(buckets, roundTrips, connectLatencies)
+	names := []string{roundTrips, connectLatencies}
+	if cfg.Histograms.Type == "off" {
+		names = nil
+	}
+	durations, err := aggregate.NewDurations(buckets, names...)
 	if err != nil {
 		return errors.Join(err, p.Close())
 	}
@@ -130,8 +134,10 @@ func (s *session) readSockets(w *window) {
 	for _, e := range in.Events {
 		w.events = append(w.events, convert.ConnectionEvent{Event: e})
 	}
-	own.record(roundTrips, in.RTTs)
-	own.record(connectLatencies, in.Latencies)
+	if s.cfg.Sockets.Histograms.Type != "off" {
+		own.record(roundTrips, in.RTTs)
+		own.record(connectLatencies, in.Latencies)
+	}
 	if counters, err := own.probe.Counters(); err != nil {
 		s.logger.Error("Could not read how many connections there were; the last numbers stand", zap.Error(err))
 	} else {
@@ -269,9 +275,6 @@ func (m *metricsSink) appendSockets(to pmetric.MetricSlice, w *window) {
 	enabled := &m.cfg.MetricsBuilderConfig.Metrics
 	if enabled.NetprobeTCPListenOverflows.Enabled {
 		convert.AppendListenMetric(to, listenOverflows, w.sockets.listeners, m.began, w.end)
-	}
-	if m.cfg.Sockets.Histograms.Type == "off" {
-		return
 	}
 	for _, name := range []string{roundTrips, connectLatencies} {
 		if data, ok := w.sockets.histograms[name]; ok {

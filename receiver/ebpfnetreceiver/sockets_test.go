@@ -128,6 +128,17 @@ func TestUDPThatIsNotWatchedIsNotZero(t *testing.T) {
 	require.NotContains(t, sk.last(t).sockets.counters, flow.UDP)
 }
 
+func TestHistogramsThatAreOff(t *testing.T) {
+	s, _, sk := openTestSession(t)
+	s.cfg.Sockets.Histograms.Type = "off"
+	f := &fakeSockets{counters: map[flow.Protocol]sockets.Counters{flow.TCP: {}}}
+	f.reading.Live = []flow.Connection{testConnection()}
+	require.NoError(t, s.useSockets(f))
+	s.tick(context.Background())
+	require.Len(t, sk.last(t).events, 1)
+	require.Empty(t, sk.last(t).sockets.histograms)
+}
+
 func TestWithoutSocketsThereIsNothingOfThem(t *testing.T) {
 	s, _, sk := openTestSession(t)
 	s.tick(context.Background())
