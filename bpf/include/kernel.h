@@ -36,6 +36,29 @@ enum bpf_map_type {
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 
+/* protocols of IP (include/uapi/linux/in.h, in6.h), and families of sockets
+ * (include/linux/socket.h) */
+#define IPPROTO_HOPOPTS 0
+#define IPPROTO_ICMP 1
+#define IPPROTO_IPIP 4
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+#define IPPROTO_DCCP 33
+#define IPPROTO_IPV6 41
+#define IPPROTO_ROUTING 43
+#define IPPROTO_FRAGMENT 44
+#define IPPROTO_GRE 47
+#define IPPROTO_AH 51
+#define IPPROTO_ICMPV6 58
+#define IPPROTO_DSTOPTS 60
+#define IPPROTO_SCTP 132
+#define IPPROTO_UDPLITE 136
+#define IPPROTO_MPTCP 262
+
+#define AF_INET 2
+#define AF_INET6 10
+#define AF_PACKET 17
+
 /* flags of bpf_map_update_elem */
 #define BPF_ANY 0
 #define BPF_NOEXIST 1

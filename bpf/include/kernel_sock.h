@@ -149,13 +149,6 @@ struct bpf_iter__tcp {
 #define TCP_CLOSING 11
 #define TCP_NEW_SYN_RECV 12
 
-#define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
-#define IPPROTO_MPTCP 262
-
-#define AF_INET 2
-#define AF_INET6 10
-
 /* bits of sock_common.skc_flags, the same in all kernels (enum sock_flags,
  * include/net/sock.h): no program has it any more, and the other end sends no more
  */

@@ -14,10 +14,6 @@ const volatile __u32 cfg_drop_netns = 0;
  */
 #define MIN_NETNS_INODE 0xefffff00
 
-#define AF_INET 2
-#define AF_INET6 10
-#define AF_PACKET 17
-
 /* The lower bits of skb->_skb_refdst are flags (SKB_DST_NOREF, include/linux/skbuff.h). */
 #define SKB_DST_FLAGS 7UL
 

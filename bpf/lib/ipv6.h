@@ -4,12 +4,6 @@
 
 #include "l4.h"
 
-#define IPPROTO_HOPOPTS 0
-#define IPPROTO_ROUTING 43
-#define IPPROTO_FRAGMENT 44
-#define IPPROTO_AH 51
-#define IPPROTO_DSTOPTS 60
-
 #define IPV6_MORE_FRAGMENTS 0x1
 
 /* RFC 8200, section 4.1 lists seven in order and lets each but one come once;

@@ -7,14 +7,6 @@
 
 #include "packet.h"
 
-#define IPPROTO_ICMP 1
-#define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
-#define IPPROTO_DCCP 33
-#define IPPROTO_ICMPV6 58
-#define IPPROTO_SCTP 132
-#define IPPROTO_UDPLITE 136
-
 #define UDP_HEADER_LEN 8
 #define TCP_HEADER_LEN 20
 #define TCP_SYN 0x02

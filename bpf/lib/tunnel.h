@@ -10,10 +10,6 @@
 #include "eth.h"
 #include "l4.h"
 
-#define IPPROTO_IPIP 4
-#define IPPROTO_IPV6 41
-#define IPPROTO_GRE 47
-
 #define ETH_P_TEB 0x6558 /* an Ethernet frame, "transparent Ethernet bridging" */
 #define ETH_P_ERSPAN 0x88be
 #define ETH_P_ERSPAN2 0x22eb
