@@ -90,8 +90,8 @@ verify: verify-versions verify-fmt verify-generate ## Check versions, format, an
 	$(GO) vet ./...
 
 # What `make generate` writes.
-GENERATED = $(shell find bpf receiver extension cmd -name '*_bpfel.*' -o -name 'generated_*' -o -name documentation.md \
-	-o -path 'receiver/*/README.md' -o -path 'extension/*/README.md' -o -path 'cmd/netprobe/*')
+GENERATED = $(shell find bpf receiver extension processor cmd -name '*_bpfel.*' -o -name 'generated_*' -o -name documentation.md \
+	-o -path 'receiver/*/README.md' -o -path 'extension/*/README.md' -o -path 'processor/*/README.md' -o -path 'cmd/netprobe/*')
 
 .PHONY: verify-generate
 verify-generate: deps ## Check that the generated files are what their sources give

@@ -14,6 +14,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/internal/inventory"
+	"github.com/netprobe-otel/netprobe/internal/netattr"
 )
 
 // converter makes what the inventory keeps of the API's objects.
@@ -26,8 +27,8 @@ func (c *converter) pod(p *corev1.Pod) *inventory.Pod {
 		UID: inventory.UID(p.UID), Namespace: intern(p.Namespace), Name: p.Name, Node: intern(p.Spec.NodeName),
 		Controller:  controllerOf(p.OwnerReferences),
 		HostNetwork: p.Spec.HostNetwork,
-		Labels:      pick(p.Labels, c.labels),
-		Annotations: pick(p.Annotations, c.annotations),
+		Labels:      pick(p.Labels, c.labels, netattr.K8sPodLabel),
+		Annotations: pick(p.Annotations, c.annotations, netattr.K8sPodAnnotation),
 		From:        podFrom(p),
 		Until:       podUntil(p),
 	}
@@ -137,11 +138,12 @@ func controllerOf(owners []metav1.OwnerReference) inventory.Workload {
 	return inventory.Workload{}
 }
 
-func pick(from map[string]string, keys []string) []inventory.KeyValue {
+// pick takes what is asked for, under the prefix that records have it by.
+func pick(from map[string]string, keys []string, prefix string) []inventory.KeyValue {
 	var out []inventory.KeyValue
 	for _, key := range keys {
 		if value, ok := from[key]; ok {
-			out = append(out, inventory.KeyValue{Key: key, Value: intern(value)})
+			out = append(out, inventory.KeyValue{Key: intern(prefix + key), Value: intern(value)})
 		}
 	}
 	return out

@@ -73,8 +73,8 @@ func TestConvertPod(t *testing.T) {
 		Addresses:    addrs("10.244.1.7", "fd00::7"),
 		ContainerIDs: []string{"init", "abc", "old"},
 		HostPorts:    []inventory.Port{{Protocol: flow.UDP, Port: 5353}},
-		Labels:       []inventory.KeyValue{{Key: "tier", Value: "front"}, {Key: "app", Value: "web"}},
-		Annotations:  []inventory.KeyValue{{Key: "team", Value: "a"}},
+		Labels:       []inventory.KeyValue{{Key: "k8s.pod.label.tier", Value: "front"}, {Key: "k8s.pod.label.app", Value: "web"}},
+		Annotations:  []inventory.KeyValue{{Key: "k8s.pod.annotation.team", Value: "a"}},
 		From:         later(3).Time,
 	}, c.pod(testPod()))
 }

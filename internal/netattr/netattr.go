@@ -106,6 +106,12 @@ const (
 	NATSourcePort         = "netprobe.nat.source.port"
 	NATDestinationAddress = "netprobe.nat.destination.address"
 	NATDestinationPort    = "netprobe.nat.destination.port"
+	// NATOriginal says whether the record's own addresses are those that the
+	// conversation was opened with, and not those after translation.
+	NATOriginal = "netprobe.nat.original"
+	// SourceContainerID and DestinationContainerID are those of the sockets at the ends.
+	SourceContainerID      = "source.container.id"
+	DestinationContainerID = "destination.container.id"
 	// VLANID is the outermost VLAN tag's, VLANInnerID the one's inside it.
 	VLANID      = "netprobe.vlan.id"
 	VLANInnerID = "netprobe.vlan.inner_id"
