@@ -253,6 +253,7 @@ func (f *flight) setNAT(want map[string]any, n *node, own sighting) {
 	for _, end := range []string{"source", "destination"} {
 		want["netprobe.nat."+end+".address"], want["netprobe.nat."+end+".port"] = nil, nil
 	}
+	want["netprobe.nat.original"] = nil
 	if !f.translated() || n != f.conversation.client.node || !f.server.hasPorts {
 		return
 	}
@@ -260,6 +261,7 @@ func (f *flight) setNAT(want map[string]any, n *node, own sighting) {
 	if key == f.client {
 		other = f.server
 	}
+	want["netprobe.nat.original"] = key == f.client
 	ports := key.transport == "tcp" || key.transport == "udp"
 	if other.source != key.source || other.sourcePort != key.sourcePort {
 		want["netprobe.nat.source.address"] = other.source.String()

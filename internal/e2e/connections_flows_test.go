@@ -134,6 +134,7 @@ func TestConnectionsOfContainers(t *testing.T) {
 		client.result(t)
 		want := map[string]any{
 			"process.pid": int64(cmd.Process.Pid), "process.executable.name": executableOf(t, "nc"), "container.id": id,
+			"source.container.id": id,
 		}
 		for _, phase := range []string{"connect", "close"} {
 			r := a.sink.connection(t, l.near, map[string]any{"process.pid": int64(cmd.Process.Pid), "netprobe.connection.phase": phase})

@@ -116,6 +116,9 @@ type Record struct {
 	// Process is who uses the socket at the packets' end that is of this machine: the
 	// one that sends them, if both are. Nil where it is not known.
 	Process *Process
+	// SourceContainer and DestinationContainer are the containers of the sockets at the
+	// ends that are of this machine; "" where there is none, or none is known.
+	SourceContainer, DestinationContainer string
 	// TCP is how well it went, nil where no socket is known.
 	TCP *TCPQuality
 	// Dropped is how many of the packets the kernel dropped, on their way in or out.

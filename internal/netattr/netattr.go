@@ -106,10 +106,11 @@ const (
 	NATSourcePort         = "netprobe.nat.source.port"
 	NATDestinationAddress = "netprobe.nat.destination.address"
 	NATDestinationPort    = "netprobe.nat.destination.port"
-	// NATOriginal says whether the record's own addresses are those that the
-	// conversation was opened with, and not those after translation.
+	// NATOriginal says whether the packets' own addresses are those that the
+	// conversation was opened with (true), or those after translation.
 	NATOriginal = "netprobe.nat.original"
-	// SourceContainerID and DestinationContainerID are those of the sockets at the ends.
+	// SourceContainerID and DestinationContainerID are the containers of the sockets at
+	// the ends that are of this machine.
 	SourceContainerID      = "source.container.id"
 	DestinationContainerID = "destination.container.id"
 	// VLANID is the outermost VLAN tag's, VLANInnerID the one's inside it.

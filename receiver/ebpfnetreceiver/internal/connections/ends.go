@@ -103,6 +103,12 @@ func (e Ends) Complete(rec *flow.Record) {
 		tuples[i] = tuples[i].Reverse()
 	}
 	receiver := e.at(tuples...)
+	if sender != nil {
+		rec.SourceContainer = sender.process.ContainerID
+	}
+	if receiver != nil {
+		rec.DestinationContainer = receiver.process.ContainerID
+	}
 	local := sender
 	if local == nil {
 		local = receiver

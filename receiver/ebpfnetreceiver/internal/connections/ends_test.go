@@ -64,6 +64,28 @@ func TestFlowOfTwoLocalEnds(t *testing.T) {
 	require.Equal(t, &flow.TCPQuality{RTT: s.RTT, Retransmits: 1, HasRetransmits: true}, rec.TCP)
 }
 
+// Each end that is of this machine has its container, on the records of both directions.
+func TestFlowHasTheContainersOfItsEnds(t *testing.T) {
+	c, s := opened(1), accepted(2)
+	c.Process.ContainerID, s.Process.ContainerID = "of the client", "of the server"
+	for name, tt := range map[string]struct {
+		local          []flow.Connection
+		client, server string
+	}{
+		"client":  {[]flow.Connection{c}, "of the client", ""},
+		"server":  {[]flow.Connection{s}, "", "of the server"},
+		"both":    {[]flow.Connection{c, s}, "of the client", "of the server"},
+		"neither": {nil, "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ends := New(here, 1).Update(tt.local, nil).Ends
+			asks, answers := completed(ends, sent(c)), completed(ends, sent(s))
+			require.Equal(t, [2]string{tt.client, tt.server}, [2]string{asks.SourceContainer, asks.DestinationContainer})
+			require.Equal(t, [2]string{tt.server, tt.client}, [2]string{answers.SourceContainer, answers.DestinationContainer})
+		})
+	}
+}
+
 // Only what is new in the interval is on its records.
 func TestFlowHasItsIntervalOnly(t *testing.T) {
 	table := New(here, 1)

@@ -17,7 +17,7 @@ import (
 )
 
 // attributes of a connection's record at most
-const connectionAttributes = 24
+const connectionAttributes = 25
 
 // ConnectionEvent is a log record of something that happened to a connection.
 type ConnectionEvent struct{ connections.Event }
@@ -33,6 +33,11 @@ func (e ConnectionEvent) Append(_ *Observer, to plog.LogRecordSlice, observed ti
 	attrs.PutStr(netattr.NetworkType, NetworkType(e.Local.Addr().Is6()))
 	e.putEnds(attrs)
 	putProcess(&e.Process, attrs)
+	if e.Role == flow.Server {
+		putContainers("", e.Process.ContainerID, attrs)
+	} else {
+		putContainers(e.Process.ContainerID, "", attrs)
+	}
 	attrs.PutInt(netattr.ObservationNetNS, int64(e.NetNS))
 	if e.Failure != flow.NotFailed && e.Phase != connections.Connect && e.Phase != connections.Accept {
 		attrs.PutStr(netattr.ErrorType, e.Failure.String())
@@ -115,11 +120,22 @@ func putProcess(p *flow.Process, attrs pcommon.Map) {
 	}
 }
 
+// putContainers puts those of the ends that are known.
+func putContainers(source, destination string, attrs pcommon.Map) {
+	if source != "" {
+		attrs.PutStr(netattr.SourceContainerID, source)
+	}
+	if destination != "" {
+		attrs.PutStr(netattr.DestinationContainerID, destination)
+	}
+}
+
 // putQuality puts how well a flow went in its interval.
 func putQuality(rec *flow.Record, attrs pcommon.Map) {
 	if rec.Process != nil {
 		putProcess(rec.Process, attrs)
 	}
+	putContainers(rec.SourceContainer, rec.DestinationContainer, attrs)
 	if rec.Dropped > 0 {
 		attrs.PutInt(netattr.Drops, int64(rec.Dropped))
 	}

@@ -25,7 +25,7 @@ type Observer struct {
 }
 
 // attributes of a record at most, so that a map is allocated once
-const flowAttributes = 43
+const flowAttributes = 46
 
 // FlowLogs gives one log record per flow record, all observed at the same time.
 func (o *Observer) FlowLogs(records []flow.Record, observed time.Time) plog.Logs {
@@ -115,6 +115,7 @@ func putNAT(rec *flow.Record, attrs pcommon.Map) {
 			attrs.PutInt(netattr.NATDestinationPort, int64(other.DestinationPort))
 		}
 	}
+	attrs.PutBool(netattr.NATOriginal, rec.NAT.Original == rec.Tuple())
 }
 
 func (o *Observer) logs(n int) (plog.Logs, plog.LogRecordSlice) {

@@ -61,6 +61,7 @@ var flows = map[string]flow.Record{
 		r.Process = &flow.Process{PID: 4711, Name: "curl", ContainerID: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
 		r.TCP = &flow.TCPQuality{RTT: 21500 * time.Microsecond, Retransmits: 3, HasRetransmits: true, Resets: 1}
 		r.Dropped = 4
+		r.SourceContainer, r.DestinationContainer = r.Process.ContainerID, "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"
 	}),
 	// nothing was measured, and who sends is elsewhere
 	"quality_of_receiver": with(record(flow.TCP, source4, destination4), func(r *flow.Record) { r.TCP = &flow.TCPQuality{} }),
@@ -204,6 +205,7 @@ var contract = map[string]pcommon.ValueType{
 	"netprobe.nat.source.port":            pcommon.ValueTypeInt,
 	"netprobe.nat.destination.address":    pcommon.ValueTypeStr,
 	"netprobe.nat.destination.port":       pcommon.ValueTypeInt,
+	"netprobe.nat.original":               pcommon.ValueTypeBool,
 	"netprobe.flow.sampling_interval":     pcommon.ValueTypeInt,
 	"netprobe.tcp.rtt":                    pcommon.ValueTypeDouble,
 	"netprobe.tcp.retransmits":            pcommon.ValueTypeInt,
@@ -212,6 +214,8 @@ var contract = map[string]pcommon.ValueType{
 	"process.pid":                         pcommon.ValueTypeInt,
 	"process.executable.name":             pcommon.ValueTypeStr,
 	"container.id":                        pcommon.ValueTypeStr,
+	"source.container.id":                 pcommon.ValueTypeStr,
+	"destination.container.id":            pcommon.ValueTypeStr,
 }
 
 var always = []string{
@@ -247,16 +251,16 @@ func TestFlowLogsKeys(t *testing.T) {
 		"vxlan":                   {ports, initiator, tcp, tunnel, {"netprobe.tunnel.id"}},
 		"gre_nested":              {ports, initiator, tunnel, {"netprobe.tunnel.nested"}},
 		"geneve_unread":           {ports, initiator, tunnel, {"netprobe.tunnel.id"}},
-		"dnat":                    {ports, initiator, tcp, {"netprobe.nat.destination.address", "netprobe.nat.destination.port"}},
-		"dnat_to_the_same_port":   {ports, initiator, tcp, {"netprobe.nat.destination.address", "netprobe.nat.destination.port"}},
-		"snat_of_the_port":        {ports, initiator, {"netprobe.nat.source.address", "netprobe.nat.source.port"}},
-		"snat_of_icmp":            {icmp, {"netprobe.nat.source.address"}},
+		"dnat":                    {ports, initiator, tcp, {"netprobe.nat.destination.address", "netprobe.nat.destination.port", "netprobe.nat.original"}},
+		"dnat_to_the_same_port":   {ports, initiator, tcp, {"netprobe.nat.destination.address", "netprobe.nat.destination.port", "netprobe.nat.original"}},
+		"snat_of_the_port":        {ports, initiator, {"netprobe.nat.source.address", "netprobe.nat.source.port", "netprobe.nat.original"}},
+		"snat_of_icmp":            {icmp, {"netprobe.nat.source.address", "netprobe.nat.original"}},
 		"sampled":                 {ports, initiator, {"netprobe.flow.sampling_interval"}},
 		"seen_elsewhere":          {ports, initiator, {"netprobe.observation.interfaces"}},
 		"listener":                {ports, initiator, tcp},
 		"unknown_protocol":        {},
 		"quality_of_sender": {ports, initiator, tcp, {
-			"process.pid", "process.executable.name", "container.id",
+			"process.pid", "process.executable.name", "container.id", "source.container.id", "destination.container.id",
 			"netprobe.tcp.rtt", "netprobe.tcp.retransmits", "netprobe.tcp.resets", "netprobe.drops",
 		}},
 		"quality_of_receiver": {ports, initiator, tcp, {"netprobe.tcp.resets"}},
@@ -329,6 +333,30 @@ func TestFlowLogsCommunityIDOfNAT(t *testing.T) {
 	}
 	after.NAT = nil
 	require.NotEqual(t, want, id(after))
+}
+
+// Whether a record's own addresses are those that the conversation was opened with is
+// the same for both directions at one side of a translation.
+func TestFlowLogsSayWhichSideOfATranslation(t *testing.T) {
+	original := func(rec flow.Record) any {
+		return one(observer.FlowLogs([]flow.Record{rec}, observed)).Attributes().AsRaw()["netprobe.nat.original"]
+	}
+	before := flows["dnat"]
+	opened, other := before.Tuple(), before.NAT.Other
+	at := func(t, other flow.Tuple, reply bool) flow.Record {
+		rec := before
+		rec.Source, rec.SourcePort, rec.Destination, rec.DestinationPort = t.Source, t.SourcePort, t.Destination, t.DestinationPort
+		rec.NAT = &flow.NAT{Other: other, Original: opened, Reply: reply}
+		if reply {
+			rec.NAT.Original = opened.Reverse()
+		}
+		return rec
+	}
+	require.Equal(t, true, original(before))
+	require.Equal(t, false, original(at(other, opened, false)), "behind the translation")
+	require.Equal(t, false, original(at(other.Reverse(), opened.Reverse(), true)), "an answer that has yet to be translated")
+	require.Equal(t, true, original(at(opened.Reverse(), other.Reverse(), true)), "an answer that has been")
+	require.Nil(t, original(flows["tcp_ipv4_syn"]), "nothing is translated")
 }
 
 func TestTunnelLogs(t *testing.T) {
