@@ -211,8 +211,8 @@ func createDefaultConfig() component.Config {
 			Enabled:    true,
 			MaxEntries: 131072,
 			Map:        "auto",
-			// two metrics with as many series each stay under 20,000
-			MaxSeries: 9000,
+			// three metrics with as many series each stay under 20,000
+			MaxSeries: 6600,
 			QueueSize: 262144,
 			NAT:       "auto",
 			Sampling:  1,

@@ -40,7 +40,7 @@ func TestDefaultConfig(t *testing.T) {
 		Interval:             5 * time.Second,
 		TC:                   TCConfig{Mode: "auto"},
 		XDP:                  XDPConfig{Mode: "off"},
-		Flows:                FlowsConfig{Enabled: true, MaxEntries: 131072, Map: "auto", MaxSeries: 9000, QueueSize: 262144, NAT: "auto", Sampling: 1},
+		Flows:                FlowsConfig{Enabled: true, MaxEntries: 131072, Map: "auto", MaxSeries: 6600, QueueSize: 262144, NAT: "auto", Sampling: 1},
 		Tunnels:              TunnelsConfig{VXLANPorts: []int{4789, 8472}, GenevePorts: []int{6081}, GRE: true, IPIP: true, MaxEntries: 4096, IdleTimeout: 5 * time.Minute},
 		Netfilter:            NetfilterConfig{Mode: "off"},
 		Drops:                DropsConfig{Mode: "auto", MaxEntries: 4096, MaxFlows: 8192},

@@ -47,8 +47,11 @@ type metricsSink struct {
 	interfaces map[string]aggregate.InterfacePoint
 	series     *aggregate.FlowSeries
 	folded     flow.Volume // as last reported
-	pending    tally       // in series and not handed on, as far as it is accounted for
-	stopped    bool        // what is refused from now on never comes again
+	// conversations is nil where they are not counted.
+	conversations *aggregate.Conversations
+	evicted       uint64 // of them, as last reported
+	pending       tally  // in series and not handed on, as far as it is accounted for
+	stopped       bool   // what is refused from now on never comes again
 }
 
 // patience is how long a pipeline may take to notice that it is to give up.
@@ -59,6 +62,7 @@ type delivery struct {
 	metrics    pmetric.Metrics
 	interfaces map[string]aggregate.InterfacePoint
 	points     []aggregate.SeriesPoint
+	begun      []aggregate.SeriesPoint // conversations
 	tally      tally
 }
 
@@ -74,6 +78,10 @@ func (m *metricsSink) start(began time.Time, _ uint64, ledger *ledger) {
 	m.builder = metadata.NewMetricsBuilder(m.cfg.MetricsBuilderConfig, m.set,
 		metadata.WithStartTime(pcommon.NewTimestampFromTime(began)))
 	m.series = aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, m.cfg.Flows.PerInterface, began)
+	if m.cfg.flowsEnabled() && m.cfg.MetricsBuilderConfig.Metrics.NetprobeFlows.Enabled {
+		m.conversations = aggregate.NewConversations(m.cfg.Flows.MaxEntries,
+			aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, m.cfg.Flows.PerInterface, began))
+	}
 	m.interfaces = map[string]aggregate.InterfacePoint{}
 	m.ledger, m.stopped, m.began = ledger, false, began
 	m.ctx, m.quit = context.WithCancel(context.Background())
@@ -132,11 +140,17 @@ func since(before, p aggregate.InterfacePoint) aggregate.InterfacePoint {
 
 // add adds the window's flows to their series.
 func (m *metricsSink) add(ctx context.Context, w *window) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.conversations != nil {
+		m.conversations.Add(w.flows, w.end)
+		m.own.ReceiverEbpfnetConversations.Record(ctx, int64(m.conversations.Len()))
+		m.own.ReceiverEbpfnetConversationsEvicted.Add(ctx, int64(m.conversations.Evicted-m.evicted))
+		m.evicted = m.conversations.Evicted
+	}
 	if !m.accounts() {
 		return
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for i := range w.flows {
 		m.series.Add(&w.flows[i])
 	}
@@ -176,6 +190,9 @@ func (m *metricsSink) deliver(ctx context.Context, d delivery) {
 		m.interfaces[name] = before
 	}
 	m.series.Restore(d.points)
+	if m.conversations != nil {
+		m.conversations.Series.Restore(d.begun)
+	}
 	m.pending.add(d.tally)
 	m.set.Logger.Warn("The pipeline refused metrics; trying again at the next interval", zap.Error(err))
 }
@@ -233,7 +250,10 @@ func (m *metricsSink) convert(w *window) delivery {
 	packets, bytes := m.flowMetrics()
 	m.series.Collect(w.end, func(p aggregate.SeriesPoint) { d.points = append(d.points, p) })
 	d.tally, m.pending = m.pending, tally{}
-	if len(d.points) == 0 {
+	if m.conversations != nil {
+		m.conversations.Series.Collect(w.end, func(p aggregate.SeriesPoint) { d.begun = append(d.begun, p) })
+	}
+	if len(d.points)+len(d.begun) == 0 {
 		return d
 	}
 	sm := m.scope(d.metrics)
@@ -243,6 +263,8 @@ func (m *metricsSink) convert(w *window) delivery {
 	if packets {
 		convert.AppendFlowMetric(sm.Metrics(), flowPackets, d.points, uint32(m.cfg.Flows.Sampling), w.end)
 	}
+	// of samples too it is what was seen: nothing says how many were not
+	convert.AppendFlowMetric(sm.Metrics(), flowsBegun, d.begun, 1, w.end)
 	return d
 }
 
@@ -286,6 +308,10 @@ var (
 	flowPackets = convert.Metric{
 		Name: metadata.MetricsInfo.NetprobeFlowPackets.Name, Unit: "{packet}", Value: packetsOf,
 		Description: "Packets sent from source to destination, as segments on the wire.",
+	}
+	flowsBegun = convert.Metric{
+		Name: metadata.MetricsInfo.NetprobeFlows.Name, Unit: "{flow}", Value: packetsOf,
+		Description: "Conversations that began, from the end that opened them.",
 	}
 	vxlanBytes = convert.Metric{
 		Name: metadata.MetricsInfo.NetprobeVxlanBytes.Name, Unit: "By", Value: bytesOf,

@@ -246,9 +246,49 @@ func TestMetricsSinkRefused(t *testing.T) {
 		m.stop(context.Background())
 		requireLedger(t, tt, map[string]uint64{"exported": 15})
 
-		// with one each time of the tunnels alive
-		requireReceived(t, tt, "otelcol_receiver_accepted_metric_points", 4+2)
-		requireReceived(t, tt, "otelcol_receiver_refused_metric_points", 6+3)
+		// with one each time of the tunnels alive, and one of the conversation that began
+		requireReceived(t, tt, "otelcol_receiver_accepted_metric_points", 4+2+1)
+		requireReceived(t, tt, "otelcol_receiver_refused_metric_points", 6+3+3)
+	})
+}
+
+// A conversation is counted in the interval that it began in, with what other metrics of
+// flows are switched on, and comes again where the pipeline refused it.
+func TestMetricsSinkConversations(t *testing.T) {
+	for _, others := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			cfg := testConfig()
+			metrics := &cfg.MetricsBuilderConfig.Metrics
+			metrics.NetprobeFlowBytes.Enabled, metrics.NetprobeFlowPackets.Enabled = others, others
+			m, p, _ := newTestMetricsSink(t, cfg)
+			p.err = errTest
+			m.give(windowAt(100, 1, 1))
+			p.err = nil
+			w := windowAt(105, 2, 2)
+			w.flows[1].SourcePort++ // another one, in the same series
+			m.give(w)
+			require.Equal(t, map[int64]time.Time{2: utc(95)}, sums(p.taken, "netprobe.flows"))
+			m.give(windowAt(110, 4))
+			require.Empty(t, sums(p.taken, "netprobe.flows"))
+			w.flows[1].SourcePort++
+			w.end = time.Unix(115, 0)
+			m.give(w)
+			require.Equal(t, map[int64]time.Time{1: utc(105)}, sums(p.taken, "netprobe.flows"))
+			m.stop(context.Background())
+		})
+	}
+}
+
+func TestMetricsSinkConversationsSwitchedOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.MetricsBuilderConfig.Metrics.NetprobeFlows.Enabled = false
+		m, p, _ := newTestMetricsSink(t, cfg)
+		m.give(windowAt(100, 1))
+		require.Equal(t, map[int64]time.Time{1: utc(95)}, sums(p.taken, "netprobe.flow.packets"))
+		require.Empty(t, sums(p.taken, "netprobe.flows"))
+		require.Nil(t, m.conversations)
+		m.stop(context.Background())
 	})
 }
 
@@ -321,6 +361,25 @@ func TestMetricsSinkNoRateOverNoTime(t *testing.T) {
 		m.give(w)
 		require.Equal(t, 4+1, p.taken.DataPointCount(), "totals, and the tunnels alive")
 		require.Equal(t, map[int64]time.Time{1010: utc(95)}, sums(p.taken, "netprobe.interface.rx.packets"))
+	})
+}
+
+func TestMetricsSinkConversationsTelemetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig()
+		cfg.Flows.MaxEntries = 2
+		m, _, tt := newTestMetricsSink(t, cfg)
+		w := windowAt(100, 1, 1, 1, 1, 1)
+		for i := range w.flows {
+			w.flows[i].SourcePort += uint16(i)
+		}
+		m.give(w)
+		one := func(value int64) []metricdata.DataPoint[int64] {
+			return []metricdata.DataPoint[int64]{{Value: value}}
+		}
+		metadatatest.AssertEqualReceiverEbpfnetConversations(t, tt, one(2), metricdatatest.IgnoreTimestamp())
+		metadatatest.AssertEqualReceiverEbpfnetConversationsEvicted(t, tt, one(3), metricdatatest.IgnoreTimestamp())
+		m.stop(context.Background())
 	})
 }
 
@@ -617,6 +676,7 @@ func TestMetricsMadeByHandAreThoseOfTheMetadata(t *testing.T) {
 	for name, metric := range map[string]convert.Metric{
 		metadata.MetricsInfo.NetprobeFlowBytes.Name:     flowBytes,
 		metadata.MetricsInfo.NetprobeDrops.Name:         droppedPackets,
+		metadata.MetricsInfo.NetprobeFlows.Name:         flowsBegun,
 		metadata.MetricsInfo.NetprobeFlowPackets.Name:   flowPackets,
 		metadata.MetricsInfo.NetprobeVxlanBytes.Name:    vxlanBytes,
 		metadata.MetricsInfo.NetprobeVxlanPackets.Name:  vxlanPackets,

@@ -72,8 +72,26 @@ func (f *FlowSeries) Len() int {
 
 // Add adds a record to its series.
 func (f *FlowSeries) Add(rec *flow.Record) {
+	f.add(f.seriesKey(rec), rec.Estimate())
+}
+
+// addOne adds 1, in packets, to the series of a record, or to that of the other direction.
+func (f *FlowSeries) addOne(rec *flow.Record, reverse bool) {
 	key := f.seriesKey(rec)
-	volume := rec.Estimate()
+	if reverse {
+		key = key.reverse()
+	}
+	f.add(key, flow.Volume{Packets: 1})
+}
+
+// reverse gives the series of the packets in the other direction.
+func (k SeriesKey) reverse() SeriesKey {
+	k.Source, k.Destination = k.Destination, k.Source
+	k.Server = k.Server.Opposite()
+	return k
+}
+
+func (f *FlowSeries) add(key SeriesKey, volume flow.Volume) {
 	into := f.series
 	if _, ok := into[key]; !ok && len(into) >= f.budget {
 		into = f.other

@@ -51,19 +51,10 @@ func (m *memory) turn() {
 	m.old, m.young = m.young, map[flow.Tuple]*conversation{}
 }
 
-// order gives the tuple of a conversation for that of one of its directions.
-func order(t flow.Tuple) (ordered flow.Tuple, forward bool) {
-	c := t.Source.Compare(t.Destination)
-	if c < 0 || c == 0 && t.SourcePort <= t.DestinationPort {
-		return t, true
-	}
-	return t.Reverse(), false
-}
-
 // get gives what is remembered, or nil, and whether the tuple is the
 // conversation's own or reversed.
 func (m *memory) get(t flow.Tuple) (*conversation, bool) {
-	key, forward := order(t)
+	key, forward := t.Ordered()
 	if c := m.young[key]; c != nil {
 		return c, forward
 	}
@@ -79,7 +70,7 @@ func (m *memory) put(t flow.Tuple) (*conversation, bool) {
 	c, forward := m.get(t)
 	if c == nil {
 		c = &conversation{}
-		key, _ := order(t)
+		key, _ := t.Ordered()
 		m.add(key, c)
 	}
 	return c, forward

@@ -26,9 +26,9 @@ func TestOrder(t *testing.T) {
 		{"to itself", tuple(client, 1, client, 1), true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			key, forward := order(tt.in)
+			key, forward := tt.in.Ordered()
 			require.Equal(t, tt.forward, forward)
-			back, backForward := order(tt.in.Reverse())
+			back, backForward := tt.in.Reverse().Ordered()
 			require.Equal(t, key, back, "both directions are one conversation")
 			if tt.in != tt.in.Reverse() {
 				require.NotEqual(t, forward, backForward)

@@ -66,6 +66,26 @@ func (ms *NetprobeFlowPacketsMetricConfig) Unmarshal(parser *confmap.Conf) error
 	return nil
 }
 
+// NetprobeFlowsMetricConfig provides config for the netprobe.flows metric.
+type NetprobeFlowsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NetprobeFlowsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // NetprobeInterfaceRxBytesMetricConfig provides config for the netprobe.interface.rx.bytes metric.
 type NetprobeInterfaceRxBytesMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -571,6 +591,7 @@ type MetricsConfig struct {
 	NetprobeDrops                  NetprobeDropsMetricConfig                  `mapstructure:"netprobe.drops"`
 	NetprobeFlowBytes              NetprobeFlowBytesMetricConfig              `mapstructure:"netprobe.flow.bytes"`
 	NetprobeFlowPackets            NetprobeFlowPacketsMetricConfig            `mapstructure:"netprobe.flow.packets"`
+	NetprobeFlows                  NetprobeFlowsMetricConfig                  `mapstructure:"netprobe.flows"`
 	NetprobeInterfaceRxBytes       NetprobeInterfaceRxBytesMetricConfig       `mapstructure:"netprobe.interface.rx.bytes"`
 	NetprobeInterfaceRxBytesRate   NetprobeInterfaceRxBytesRateMetricConfig   `mapstructure:"netprobe.interface.rx.bytes.rate"`
 	NetprobeInterfaceRxPackets     NetprobeInterfaceRxPacketsMetricConfig     `mapstructure:"netprobe.interface.rx.packets"`
@@ -607,6 +628,9 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		NetprobeFlowPackets: NetprobeFlowPacketsMetricConfig{
+			Enabled: true,
+		},
+		NetprobeFlows: NetprobeFlowsMetricConfig{
 			Enabled: true,
 		},
 		NetprobeInterfaceRxBytes: NetprobeInterfaceRxBytesMetricConfig{

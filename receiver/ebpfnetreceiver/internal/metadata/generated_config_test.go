@@ -35,6 +35,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetprobeFlowPackets: NetprobeFlowPacketsMetricConfig{
 						Enabled: true,
 					},
+					NetprobeFlows: NetprobeFlowsMetricConfig{
+						Enabled: true,
+					},
 					NetprobeInterfaceRxBytes: NetprobeInterfaceRxBytesMetricConfig{
 						Enabled: true,
 					},
@@ -126,6 +129,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					NetprobeFlowPackets: NetprobeFlowPacketsMetricConfig{
 						Enabled: false,
 					},
+					NetprobeFlows: NetprobeFlowsMetricConfig{
+						Enabled: false,
+					},
 					NetprobeInterfaceRxBytes: NetprobeInterfaceRxBytesMetricConfig{
 						Enabled: false,
 					},
@@ -208,7 +214,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeDropsMetricConfig{}, NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeInterfaceUtilizationMetricConfig{}, NetprobeNetfilterBytesMetricConfig{}, NetprobeNetfilterPacketsMetricConfig{}, NetprobeSocketBytesRecvMetricConfig{}, NetprobeSocketBytesSentMetricConfig{}, NetprobeSocketConnectionsMetricConfig{}, NetprobeSocketEventsMetricConfig{}, NetprobeTCPFailedConnectionsMetricConfig{}, NetprobeTCPListenOverflowsMetricConfig{}, NetprobeTCPResetsMetricConfig{}, NetprobeTCPRetransmitsMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(NetprobeDropsMetricConfig{}, NetprobeFlowBytesMetricConfig{}, NetprobeFlowPacketsMetricConfig{}, NetprobeFlowsMetricConfig{}, NetprobeInterfaceRxBytesMetricConfig{}, NetprobeInterfaceRxBytesRateMetricConfig{}, NetprobeInterfaceRxPacketsMetricConfig{}, NetprobeInterfaceRxPacketsRateMetricConfig{}, NetprobeInterfaceTxBytesMetricConfig{}, NetprobeInterfaceTxBytesRateMetricConfig{}, NetprobeInterfaceTxPacketsMetricConfig{}, NetprobeInterfaceTxPacketsRateMetricConfig{}, NetprobeInterfaceUtilizationMetricConfig{}, NetprobeNetfilterBytesMetricConfig{}, NetprobeNetfilterPacketsMetricConfig{}, NetprobeSocketBytesRecvMetricConfig{}, NetprobeSocketBytesSentMetricConfig{}, NetprobeSocketConnectionsMetricConfig{}, NetprobeSocketEventsMetricConfig{}, NetprobeTCPFailedConnectionsMetricConfig{}, NetprobeTCPListenOverflowsMetricConfig{}, NetprobeTCPResetsMetricConfig{}, NetprobeTCPRetransmitsMetricConfig{}, NetprobeVxlanBytesMetricConfig{}, NetprobeVxlanPacketsMetricConfig{}, NetprobeVxlanTunnelsActiveMetricConfig{}, NetprobeVxlanVniStatsMetricConfig{}, NetprobeXdpBytesMetricConfig{}, NetprobeXdpPacketsMetricConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

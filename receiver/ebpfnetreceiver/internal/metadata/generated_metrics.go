@@ -331,6 +331,10 @@ var MetricsInfo = metricsInfo{
 		Name:       "netprobe.flow.packets",
 		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "netprobe.flow.sampling_interval", "network.interface.name", "netprobe.observation.direction"},
 	},
+	NetprobeFlows: metricInfo{
+		Name:       "netprobe.flows",
+		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "network.interface.name", "netprobe.observation.direction"},
+	},
 	NetprobeInterfaceRxBytes: metricInfo{
 		Name:       "netprobe.interface.rx.bytes",
 		Attributes: []string{"network.interface.name"},
@@ -436,6 +440,7 @@ type metricsInfo struct {
 	NetprobeDrops                  metricInfo
 	NetprobeFlowBytes              metricInfo
 	NetprobeFlowPackets            metricInfo
+	NetprobeFlows                  metricInfo
 	NetprobeInterfaceRxBytes       metricInfo
 	NetprobeInterfaceRxBytesRate   metricInfo
 	NetprobeInterfaceRxPackets     metricInfo
@@ -643,6 +648,68 @@ func (m *metricNetprobeFlowPackets) emit(metrics pmetric.MetricSlice) {
 
 func newMetricNetprobeFlowPackets(cfg NetprobeFlowPacketsMetricConfig) metricNetprobeFlowPackets {
 	m := metricNetprobeFlowPackets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNetprobeFlows struct {
+	data     pmetric.Metric            // data buffer for generated metric.
+	config   NetprobeFlowsMetricConfig // metric config provided by user.
+	capacity int                       // max observed number of data points added to the metric.
+}
+
+// init fills netprobe.flows metric with initial data.
+func (m *metricNetprobeFlows) init() {
+	m.data.SetName("netprobe.flows")
+	m.data.SetDescription("Conversations that began, from the end that opened them; that is the source. Each counts once, whatever its directions, translations and intervals. One begins that has had no packets for 60 s, or with a handshake after FIN or RST. Those that go on when the receiver starts count then. With flows::sampling, those of which a packet was counted. Delta.")
+	m.data.SetUnit("{flow}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityDelta)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNetprobeFlows) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, netprobeTunnelIDAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("source.address", sourceAddressAttributeValue)
+	dp.Attributes().PutInt("source.port", sourcePortAttributeValue)
+	dp.Attributes().PutStr("destination.address", destinationAddressAttributeValue)
+	dp.Attributes().PutInt("destination.port", destinationPortAttributeValue)
+	dp.Attributes().PutStr("network.transport", networkTransportAttributeValue)
+	dp.Attributes().PutStr("network.type", networkTypeAttributeValue)
+	dp.Attributes().PutInt("netprobe.tunnel.id", netprobeTunnelIDAttributeValue)
+	dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
+	dp.Attributes().PutStr("netprobe.observation.direction", netprobeObservationDirectionAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNetprobeFlows) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNetprobeFlows) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNetprobeFlows(cfg NetprobeFlowsMetricConfig) metricNetprobeFlows {
+	m := metricNetprobeFlows{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -2019,6 +2086,7 @@ type MetricsBuilder struct {
 	metricNetprobeDrops                  metricNetprobeDrops
 	metricNetprobeFlowBytes              metricNetprobeFlowBytes
 	metricNetprobeFlowPackets            metricNetprobeFlowPackets
+	metricNetprobeFlows                  metricNetprobeFlows
 	metricNetprobeInterfaceRxBytes       metricNetprobeInterfaceRxBytes
 	metricNetprobeInterfaceRxBytesRate   metricNetprobeInterfaceRxBytesRate
 	metricNetprobeInterfaceRxPackets     metricNetprobeInterfaceRxPackets
@@ -2072,6 +2140,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricNetprobeDrops:                  newMetricNetprobeDrops(mbc.Metrics.NetprobeDrops),
 		metricNetprobeFlowBytes:              newMetricNetprobeFlowBytes(mbc.Metrics.NetprobeFlowBytes),
 		metricNetprobeFlowPackets:            newMetricNetprobeFlowPackets(mbc.Metrics.NetprobeFlowPackets),
+		metricNetprobeFlows:                  newMetricNetprobeFlows(mbc.Metrics.NetprobeFlows),
 		metricNetprobeInterfaceRxBytes:       newMetricNetprobeInterfaceRxBytes(mbc.Metrics.NetprobeInterfaceRxBytes),
 		metricNetprobeInterfaceRxBytesRate:   newMetricNetprobeInterfaceRxBytesRate(mbc.Metrics.NetprobeInterfaceRxBytesRate),
 		metricNetprobeInterfaceRxPackets:     newMetricNetprobeInterfaceRxPackets(mbc.Metrics.NetprobeInterfaceRxPackets),
@@ -2166,6 +2235,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricNetprobeDrops.emit(ils.Metrics())
 	mb.metricNetprobeFlowBytes.emit(ils.Metrics())
 	mb.metricNetprobeFlowPackets.emit(ils.Metrics())
+	mb.metricNetprobeFlows.emit(ils.Metrics())
 	mb.metricNetprobeInterfaceRxBytes.emit(ils.Metrics())
 	mb.metricNetprobeInterfaceRxBytesRate.emit(ils.Metrics())
 	mb.metricNetprobeInterfaceRxPackets.emit(ils.Metrics())
@@ -2225,6 +2295,11 @@ func (mb *MetricsBuilder) RecordNetprobeFlowBytesDataPoint(ts pcommon.Timestamp,
 // RecordNetprobeFlowPacketsDataPoint adds a data point to netprobe.flow.packets metric.
 func (mb *MetricsBuilder) RecordNetprobeFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection) {
 	mb.metricNetprobeFlowPackets.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), netprobeTunnelIDAttributeValue, netprobeFlowSamplingIntervalAttributeValue, networkInterfaceNameAttributeValue, netprobeObservationDirectionAttributeValue.String())
+}
+
+// RecordNetprobeFlowsDataPoint adds a data point to netprobe.flows metric.
+func (mb *MetricsBuilder) RecordNetprobeFlowsDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, netprobeTunnelIDAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection) {
+	mb.metricNetprobeFlows.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), netprobeTunnelIDAttributeValue, networkInterfaceNameAttributeValue, netprobeObservationDirectionAttributeValue.String())
 }
 
 // RecordNetprobeInterfaceRxBytesDataPoint adds a data point to netprobe.interface.rx.bytes metric.

@@ -23,27 +23,29 @@ func Tracer(settings component.TelemetrySettings) trace.Tracer {
 // TelemetryBuilder provides an interface for components to report telemetry
 // as defined in metadata and user config.
 type TelemetryBuilder struct {
-	meter                             metric.Meter
-	mu                                sync.Mutex
-	registrations                     []metric.Registration
-	ReceiverEbpfnetBytes              metric.Int64Counter
-	ReceiverEbpfnetConnectionsLost    metric.Int64Counter
-	ReceiverEbpfnetDropsUncounted     metric.Int64Counter
-	ReceiverEbpfnetFeature            metric.Int64Gauge
-	ReceiverEbpfnetFlowEntries        metric.Int64Gauge
-	ReceiverEbpfnetFlowOverflowed     metric.Int64Counter
-	ReceiverEbpfnetFlowSeries         metric.Int64Gauge
-	ReceiverEbpfnetFlowSeriesFolded   metric.Int64Counter
-	ReceiverEbpfnetInterfaceUncounted metric.Int64Counter
-	ReceiverEbpfnetNatEntries         metric.Int64Gauge
-	ReceiverEbpfnetNatMissed          metric.Int64Counter
-	ReceiverEbpfnetNetfilterEvicted   metric.Int64Counter
-	ReceiverEbpfnetPackets            metric.Int64Counter
-	ReceiverEbpfnetParsedBytes        metric.Int64Counter
-	ReceiverEbpfnetParsedPackets      metric.Int64Counter
-	ReceiverEbpfnetPrograms           metric.Int64Gauge
-	ReceiverEbpfnetSockets            metric.Int64Gauge
-	ReceiverEbpfnetTunnelRefused      metric.Int64Counter
+	meter                               metric.Meter
+	mu                                  sync.Mutex
+	registrations                       []metric.Registration
+	ReceiverEbpfnetBytes                metric.Int64Counter
+	ReceiverEbpfnetConnectionsLost      metric.Int64Counter
+	ReceiverEbpfnetConversations        metric.Int64Gauge
+	ReceiverEbpfnetConversationsEvicted metric.Int64Counter
+	ReceiverEbpfnetDropsUncounted       metric.Int64Counter
+	ReceiverEbpfnetFeature              metric.Int64Gauge
+	ReceiverEbpfnetFlowEntries          metric.Int64Gauge
+	ReceiverEbpfnetFlowOverflowed       metric.Int64Counter
+	ReceiverEbpfnetFlowSeries           metric.Int64Gauge
+	ReceiverEbpfnetFlowSeriesFolded     metric.Int64Counter
+	ReceiverEbpfnetInterfaceUncounted   metric.Int64Counter
+	ReceiverEbpfnetNatEntries           metric.Int64Gauge
+	ReceiverEbpfnetNatMissed            metric.Int64Counter
+	ReceiverEbpfnetNetfilterEvicted     metric.Int64Counter
+	ReceiverEbpfnetPackets              metric.Int64Counter
+	ReceiverEbpfnetParsedBytes          metric.Int64Counter
+	ReceiverEbpfnetParsedPackets        metric.Int64Counter
+	ReceiverEbpfnetPrograms             metric.Int64Gauge
+	ReceiverEbpfnetSockets              metric.Int64Gauge
+	ReceiverEbpfnetTunnelRefused        metric.Int64Counter
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -85,6 +87,18 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver.ebpfnet.connections.lost",
 		metric.WithDescription("Connections of which more is missing than that they were counted, by cause. [Development]"),
 		metric.WithUnit("{connection}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetConversations, err = builder.meter.Int64Gauge(
+		"otelcol_receiver.ebpfnet.conversations",
+		metric.WithDescription("Conversations that are remembered, to count each once in netprobe.flows. [Development]"),
+		metric.WithUnit("{flow}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetConversationsEvicted, err = builder.meter.Int64Counter(
+		"otelcol_receiver.ebpfnet.conversations.evicted",
+		metric.WithDescription("Conversations that were forgotten for want of room. If one has further packets, netprobe.flows counts it again. [Development]"),
+		metric.WithUnit("{flow}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfnetDropsUncounted, err = builder.meter.Int64Counter(

@@ -21,6 +21,8 @@ func TestSetupTelemetry(t *testing.T) {
 	defer tb.Shutdown()
 	tb.ReceiverEbpfnetBytes.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetConnectionsLost.Add(context.Background(), 1)
+	tb.ReceiverEbpfnetConversations.Record(context.Background(), 1)
+	tb.ReceiverEbpfnetConversationsEvicted.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetDropsUncounted.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetFeature.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetFlowEntries.Record(context.Background(), 1)
@@ -41,6 +43,12 @@ func TestSetupTelemetry(t *testing.T) {
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetConnectionsLost(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetConversations(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetConversationsEvicted(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetDropsUncounted(t, testTel,
