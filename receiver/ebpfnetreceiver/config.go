@@ -119,6 +119,9 @@ type FlowsConfig struct {
 	QueueSize int `mapstructure:"queue_size"`
 	// PerInterface counts a packet at every interface that it crosses.
 	PerInterface bool `mapstructure:"per_interface"`
+	// IdentifyEnds has points of metrics say, for who names the ends (k8s_flow), all that is
+	// known of them.
+	IdentifyEnds bool `mapstructure:"identify_ends"`
 	// NAT is auto (joins translated connections where the kernel tells of them) or off.
 	NAT string `mapstructure:"nat"`
 	// Sampling counts one packet in so many; 1 is all.

@@ -72,7 +72,7 @@ func TestConfigOfEveryOption(t *testing.T) {
 		TC:         TCConfig{Mode: "clsact"},
 		XDP:        XDPConfig{Mode: "generic"},
 		Flows: FlowsConfig{
-			Enabled: false, MaxEntries: 1000, Map: "per_cpu", MaxSeries: 7, QueueSize: 5, PerInterface: true,
+			Enabled: false, MaxEntries: 1000, Map: "per_cpu", MaxSeries: 7, QueueSize: 5, PerInterface: true, IdentifyEnds: true,
 			NAT: "off", Sampling: 100,
 			Include: []FlowMatch{{CIDR: "10.0.0.0/8", Port: "8000-8999", Protocol: "tcp"}, {CIDR: "2001:db8::1"}},
 			Exclude: []FlowMatch{{Port: "53"}, {Protocol: "89"}},

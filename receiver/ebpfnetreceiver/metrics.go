@@ -50,8 +50,11 @@ type metricsSink struct {
 	// conversations is nil where they are not counted.
 	conversations *aggregate.Conversations
 	evicted       uint64 // of them, as last reported
-	pending       tally  // in series and not handed on, as far as it is accounted for
-	stopped       bool   // what is refused from now on never comes again
+	// connections is nil unless what they gained is handed on by their ends.
+	connections       *aggregate.ConnectionSeries
+	connectionsFolded uint64 // as last reported
+	pending           tally  // in series and not handed on, as far as it is accounted for
+	stopped           bool   // what is refused from now on never comes again
 }
 
 // patience is how long a pipeline may take to notice that it is to give up.
@@ -63,6 +66,7 @@ type delivery struct {
 	interfaces map[string]aggregate.InterfacePoint
 	points     []aggregate.SeriesPoint
 	begun      []aggregate.SeriesPoint // conversations
+	ends       []*aggregate.ConnectionPoint
 	tally      tally
 }
 
@@ -78,14 +82,28 @@ func (m *metricsSink) start(began time.Time, _ uint64, ledger *ledger) {
 	m.builder = metadata.NewMetricsBuilder(m.cfg.MetricsBuilderConfig, m.set,
 		metadata.WithStartTime(pcommon.NewTimestampFromTime(began)))
 	m.series = aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, m.cfg.Flows.PerInterface, began)
+	m.series.Identify = m.cfg.Flows.IdentifyEnds
 	if m.cfg.flowsEnabled() && m.cfg.MetricsBuilderConfig.Metrics.NetprobeFlows.Enabled {
-		m.conversations = aggregate.NewConversations(m.cfg.Flows.MaxEntries,
-			aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, m.cfg.Flows.PerInterface, began))
+		series := aggregate.NewFlowSeries(m.cfg.Flows.MaxSeries, m.cfg.Flows.PerInterface, began)
+		series.Identify = m.cfg.Flows.IdentifyEnds
+		m.conversations = aggregate.NewConversations(m.cfg.Flows.MaxEntries, series)
+	}
+	if m.cfg.Flows.IdentifyEnds {
+		m.connections = newConnectionSeries(m.cfg, began)
 	}
 	m.interfaces = map[string]aggregate.InterfacePoint{}
 	m.ledger, m.stopped, m.began = ledger, false, began
 	m.ctx, m.quit = context.WithCancel(context.Background())
 	m.idle <- struct{}{}
+}
+
+func newConnectionSeries(cfg *Config, began time.Time) *aggregate.ConnectionSeries {
+	var buckets *aggregate.Buckets
+	if cfg.Sockets.Histograms.Type != "off" {
+		configured := cfg.Sockets.Histograms.buckets()
+		buckets = &configured
+	}
+	return aggregate.NewConnectionSeries(cfg.Flows.MaxSeries, buckets, began)
 }
 
 func (m *metricsSink) accounts() bool {
@@ -138,10 +156,17 @@ func since(before, p aggregate.InterfacePoint) aggregate.InterfacePoint {
 	return p
 }
 
-// add adds the window's flows to their series.
+// add adds the window's flows, and what connections gained, to their series.
 func (m *metricsSink) add(ctx context.Context, w *window) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.connections != nil && w.sockets != nil {
+		for i := range w.sockets.gains {
+			m.connections.Add(&w.sockets.gains[i])
+		}
+		m.own.ReceiverEbpfnetConnectionsFolded.Add(ctx, int64(m.connections.Folded-m.connectionsFolded))
+		m.connectionsFolded = m.connections.Folded
+	}
 	if m.conversations != nil {
 		m.conversations.Add(w.flows, w.end)
 		m.own.ReceiverEbpfnetConversations.Record(ctx, int64(m.conversations.Len()))
@@ -193,6 +218,9 @@ func (m *metricsSink) deliver(ctx context.Context, d delivery) {
 	if m.conversations != nil {
 		m.conversations.Series.Restore(d.begun)
 	}
+	if m.connections != nil {
+		m.connections.Restore(d.ends)
+	}
 	m.pending.add(d.tally)
 	m.set.Logger.Warn("The pipeline refused metrics; trying again at the next interval", zap.Error(err))
 }
@@ -241,6 +269,11 @@ func (m *metricsSink) convert(w *window) delivery {
 	d.metrics = m.builder.Emit()
 	if w.sockets != nil {
 		m.appendSockets(m.scope(d.metrics).Metrics(), w)
+	}
+	if m.connections != nil {
+		if d.ends = m.connections.Collect(w.end); len(d.ends) > 0 {
+			m.appendConnections(m.scope(d.metrics).Metrics(), d.ends, w.end)
+		}
 	}
 	m.convertTunnels(&d, w)
 	if len(w.drops) > 0 && m.cfg.MetricsBuilderConfig.Metrics.NetprobeDrops.Enabled {

@@ -674,13 +674,16 @@ func TestMetricsMadeByHandAreThoseOfTheMetadata(t *testing.T) {
 	documentation, err := os.ReadFile("documentation.md")
 	require.NoError(t, err)
 	for name, metric := range map[string]convert.Metric{
-		metadata.MetricsInfo.NetprobeFlowBytes.Name:     flowBytes,
-		metadata.MetricsInfo.NetprobeDrops.Name:         droppedPackets,
-		metadata.MetricsInfo.NetprobeFlows.Name:         flowsBegun,
-		metadata.MetricsInfo.NetprobeFlowPackets.Name:   flowPackets,
-		metadata.MetricsInfo.NetprobeVxlanBytes.Name:    vxlanBytes,
-		metadata.MetricsInfo.NetprobeVxlanPackets.Name:  vxlanPackets,
-		metadata.MetricsInfo.NetprobeVxlanVniStats.Name: vxlanNetworks,
+		metadata.MetricsInfo.NetprobeFlowBytes.Name:            flowBytes,
+		metadata.MetricsInfo.NetprobeDrops.Name:                droppedPackets,
+		metadata.MetricsInfo.NetprobeFlows.Name:                flowsBegun,
+		metadata.MetricsInfo.NetprobeTCPRetransmits.Name:       tcpRetransmits,
+		metadata.MetricsInfo.NetprobeTCPResets.Name:            tcpResets,
+		metadata.MetricsInfo.NetprobeTCPFailedConnections.Name: tcpFailedConnections,
+		metadata.MetricsInfo.NetprobeFlowPackets.Name:          flowPackets,
+		metadata.MetricsInfo.NetprobeVxlanBytes.Name:           vxlanBytes,
+		metadata.MetricsInfo.NetprobeVxlanPackets.Name:         vxlanPackets,
+		metadata.MetricsInfo.NetprobeVxlanVniStats.Name:        vxlanNetworks,
 	} {
 		require.Equal(t, name, metric.Name)
 		_, section, found := strings.Cut(string(documentation), "### "+name+"\n")

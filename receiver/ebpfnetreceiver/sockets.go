@@ -8,6 +8,7 @@ package ebpfnetreceiver
 import (
 	"context"
 	"errors"
+	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
@@ -43,6 +44,8 @@ type watchedSockets struct {
 	counters map[flow.Protocol]sockets.Counters
 	health   sockets.Health
 	udp      bool // is watched
+	// remainder is what no connection gained, where gains are wanted by connection.
+	remainder connections.Remainder
 }
 
 // socketWindow is what one reading gave of sockets; nil where none are watched.
@@ -54,6 +57,9 @@ type socketWindow struct {
 	listeners  []connections.Listener
 	histograms map[string]metricdata.Aggregation
 	ends       connections.Ends
+	// gains has what connections gained with their ends, and what nobody did without;
+	// nothing where flows::identify_ends is off.
+	gains []connections.Gain
 }
 
 func (s *session) socketOptions() sockets.Options {
@@ -86,19 +92,17 @@ func (s *session) openSockets() error {
 
 func (s *session) useSockets(p socketProber) error {
 	cfg := &s.cfg.Sockets
-	buckets := aggregate.Buckets{MaxSize: cfg.Histograms.MaxSize}
-	if cfg.Histograms.Type == "explicit" {
-		buckets.Boundaries = cfg.Histograms.Boundaries
-	}
-	names := []string{roundTrips, connectLatencies}
-	if cfg.Histograms.Type == "off" {
-		names = nil
+	buckets := cfg.Histograms.buckets()
+	var names []string
+	if s.totalHistograms() {
+		names = []string{roundTrips, connectLatencies}
 	}
 	durations, err := aggregate.NewDurations(buckets, names...)
 	if err != nil {
 		return errors.Join(err, p.Close())
 	}
 	w := &watchedSockets{probe: p, table: connections.New(uint32(s.netns), cfg.MaxListeners), durations: durations}
+	w.table.Identify = s.cfg.Flows.IdentifyEnds
 	for role := range w.roles {
 		w.roles[role] = aggregate.AttributeOption(netattr.ConnectionRole, flow.Role(role).String())
 	}
@@ -109,6 +113,21 @@ func (s *session) useSockets(p socketProber) error {
 	}
 	s.sockets = w
 	return nil
+}
+
+// totalHistograms says whether durations of all connections are put into one histogram. By
+// their ends each sink does it.
+func (s *session) totalHistograms() bool {
+	return s.cfg.Sockets.Histograms.Type != "off" && !s.cfg.Flows.IdentifyEnds
+}
+
+// buckets are those that are configured.
+func (cfg *HistogramsConfig) buckets() aggregate.Buckets {
+	buckets := aggregate.Buckets{MaxSize: cfg.MaxSize}
+	if cfg.Type == "explicit" {
+		buckets.Boundaries = cfg.Boundaries
+	}
+	return buckets
 }
 
 func (s *session) closeSockets() error {
@@ -126,6 +145,11 @@ func (s *session) readSockets(w *window) {
 		return
 	}
 	own := s.sockets
+	var before sockets.Counters // what connections gained is in the reading
+	if s.cfg.Flows.IdentifyEnds {
+		s.readSocketCounters()
+		before = own.counters[flow.TCP]
+	}
 	reading, err := own.probe.Read()
 	if err != nil {
 		s.logger.Error("Could not read all connections; those not read stay for the next interval", zap.Error(err))
@@ -134,15 +158,11 @@ func (s *session) readSockets(w *window) {
 	for _, e := range in.Events {
 		w.events = append(w.events, convert.ConnectionEvent{Event: e})
 	}
-	if s.cfg.Sockets.Histograms.Type != "off" {
+	if s.totalHistograms() {
 		own.record(roundTrips, in.RTTs)
 		own.record(connectLatencies, in.Latencies)
 	}
-	if counters, err := own.probe.Counters(); err != nil {
-		s.logger.Error("Could not read how many connections there were; the last numbers stand", zap.Error(err))
-	} else {
-		own.counters = counters
-	}
+	s.readSocketCounters()
 	if health, err := own.probe.Health(); err != nil {
 		s.logger.Error("Could not read how many connections were lost; the last numbers stand", zap.Error(err))
 	} else {
@@ -156,9 +176,43 @@ func (s *session) readSockets(w *window) {
 		counters: own.counters, totals: own.table.Totals(), synACKs: own.health.SYNACKRetransmits,
 		listeners: own.table.Listeners(), histograms: histograms, ends: in.Ends,
 	}
+	if s.cfg.Flows.IdentifyEnds {
+		if w.leaving != nil && len(s.members) == 1 { // no reading comes after this one
+			before = own.counters[flow.TCP]
+		}
+		totals := w.sockets.tcpTotals(&before)
+		w.sockets.gains = append(in.Gains, own.remainder.Take(&totals, in.Gains)...)
+	}
 	if !own.udp {
 		delete(w.sockets.counters, flow.UDP)
 	}
+}
+
+// readSocketCounters reads how many connections there were.
+func (s *session) readSocketCounters() {
+	counters, err := s.sockets.probe.Counters()
+	if err != nil {
+		s.logger.Error("Could not read how many connections there were; the last numbers stand", zap.Error(err))
+		return
+	}
+	s.sockets.counters = counters
+}
+
+// tcpTotals gives, by role, what metrics of TCP have of all connections.
+func (w *socketWindow) tcpTotals(counters *sockets.Counters) [flow.Roles]connections.Counts {
+	var all [flow.Roles]connections.Counts
+	for role := range all {
+		all[role][connections.Retransmits] = w.totals[connections.Kind{Protocol: flow.TCP, Role: flow.Role(role)}].Retransmits
+		all[role][connections.ResetsSent] = counters.ResetSent[role]
+		all[role][connections.ResetsReceived] = counters.ResetReceived[role]
+	}
+	all[flow.Server][connections.Retransmits] += w.synACKs
+	for failure, n := range counters.Failed {
+		if flow.Failure(failure) != flow.NotFailed {
+			all[flow.Client][connections.FailedBy(flow.Failure(failure))] = n
+		}
+	}
+	return all
 }
 
 // recordSocketHealth records which connections were not followed to their ends.
@@ -230,8 +284,8 @@ func (m *metricsSink) recordSockets(at pcommon.Timestamp, w *socketWindow) {
 			m.builder.RecordNetprobeSocketBytesSentDataPoint(at, int64(total.BytesSent), protocol.String(), attr)
 			m.builder.RecordNetprobeSocketBytesRecvDataPoint(at, int64(total.BytesReceived), protocol.String(), attr)
 		}
-		if protocol == flow.TCP {
-			m.recordTCP(at, w, &counters)
+		if protocol == flow.TCP && m.connections == nil {
+			m.recordTCP(at, w.tcpTotals(&counters))
 		}
 	}
 }
@@ -253,19 +307,16 @@ func (m *metricsSink) recordConnections(at pcommon.Timestamp, protocol flow.Prot
 	}
 }
 
-func (m *metricsSink) recordTCP(at pcommon.Timestamp, w *socketWindow, c *sockets.Counters) {
+func (m *metricsSink) recordTCP(at pcommon.Timestamp, totals [flow.Roles]connections.Counts) {
 	for role, attr := range connectionRoles {
-		retransmits := w.totals[connections.Kind{Protocol: flow.TCP, Role: flow.Role(role)}].Retransmits
-		if flow.Role(role) == flow.Server {
-			retransmits += w.synACKs
-		}
-		m.builder.RecordNetprobeTCPRetransmitsDataPoint(at, int64(retransmits), attr)
-		m.builder.RecordNetprobeTCPResetsDataPoint(at, int64(c.ResetSent[role]), attr, metadata.AttributeNetprobeTCPResetByLocal)
-		m.builder.RecordNetprobeTCPResetsDataPoint(at, int64(c.ResetReceived[role]), attr, metadata.AttributeNetprobeTCPResetByRemote)
+		m.builder.RecordNetprobeTCPRetransmitsDataPoint(at, int64(totals[role][connections.Retransmits]), attr)
+		m.builder.RecordNetprobeTCPResetsDataPoint(at, int64(totals[role][connections.ResetsSent]), attr, metadata.AttributeNetprobeTCPResetByLocal)
+		m.builder.RecordNetprobeTCPResetsDataPoint(at, int64(totals[role][connections.ResetsReceived]), attr, metadata.AttributeNetprobeTCPResetByRemote)
 	}
-	for failure, n := range c.Failed {
+	for failure := range flow.Failures {
 		if reason, ok := metadata.MapAttributeErrorType[flow.Failure(failure).String()]; ok {
-			m.builder.RecordNetprobeTCPFailedConnectionsDataPoint(at, int64(n), metadata.AttributeNetprobeConnectionRoleClient, reason)
+			m.builder.RecordNetprobeTCPFailedConnectionsDataPoint(at, int64(totals[flow.Client][connections.FailedBy(flow.Failure(failure))]),
+				metadata.AttributeNetprobeConnectionRoleClient, reason)
 		}
 	}
 }
@@ -282,6 +333,53 @@ func (m *metricsSink) appendSockets(to pmetric.MetricSlice, w *window) {
 		}
 	}
 }
+
+// appendConnections adds the metrics of TCP by ends. Each is a delta: who had an address is
+// known for a while only.
+func (m *metricsSink) appendConnections(to pmetric.MetricSlice, points []*aggregate.ConnectionPoint, now time.Time) {
+	enabled := &m.cfg.MetricsBuilderConfig.Metrics
+	if enabled.NetprobeTCPRetransmits.Enabled {
+		convert.AppendConnectionMetric(to, tcpRetransmits, []convert.ConnectionCount{{Place: connections.Retransmits}}, points, now)
+	}
+	if enabled.NetprobeTCPResets.Enabled {
+		convert.AppendConnectionMetric(to, tcpResets, []convert.ConnectionCount{
+			{Place: connections.ResetsSent, Key: netattr.TCPResetBy, Value: metadata.AttributeNetprobeTCPResetByLocal.String()},
+			{Place: connections.ResetsReceived, Key: netattr.TCPResetBy, Value: metadata.AttributeNetprobeTCPResetByRemote.String()},
+		}, points, now)
+	}
+	if enabled.NetprobeTCPFailedConnections.Enabled {
+		convert.AppendConnectionMetric(to, tcpFailedConnections, failureCounts(), points, now)
+	}
+	convert.AppendDistributions(to, roundTrips, durationDescriptions[roundTrips], points,
+		func(p *aggregate.ConnectionPoint) *aggregate.Distribution { return p.RTTs }, now)
+	convert.AppendDistributions(to, connectLatencies, durationDescriptions[connectLatencies], points,
+		func(p *aggregate.ConnectionPoint) *aggregate.Distribution { return p.Latencies }, now)
+}
+
+func failureCounts() []convert.ConnectionCount {
+	var all []convert.ConnectionCount
+	for i := range flow.Failures {
+		if failure := flow.Failure(i); failure != flow.NotFailed {
+			all = append(all, convert.ConnectionCount{Place: connections.FailedBy(failure), Key: netattr.ErrorType, Value: failure.String()})
+		}
+	}
+	return all
+}
+
+var (
+	tcpRetransmits = convert.Metric{
+		Name: metadata.MetricsInfo.NetprobeTCPRetransmits.Name, Unit: "{segment}", Value: packetsOf,
+		Description: "Segments sent again, of the handshake too.",
+	}
+	tcpResets = convert.Metric{
+		Name: metadata.MetricsInfo.NetprobeTCPResets.Name, Unit: "{connection}", Value: packetsOf,
+		Description: "Established connections that were broken off.",
+	}
+	tcpFailedConnections = convert.Metric{
+		Name: metadata.MetricsInfo.NetprobeTCPFailedConnections.Name, Unit: "{connection}", Value: packetsOf,
+		Description: "Connections that were never established, by the reason.",
+	}
+)
 
 var durationDescriptions = map[string]string{
 	roundTrips:       "Smoothed round trip times as the kernel keeps them, one sample of each connection that got something in an interval.",

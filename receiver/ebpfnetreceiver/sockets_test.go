@@ -32,6 +32,8 @@ type fakeSockets struct {
 	err        error
 	udpMissing error
 	closed     int
+	// meanwhile is what happens while connections are read.
+	meanwhile func()
 }
 
 func (f *fakeSockets) Features() []sockets.Feature {
@@ -39,6 +41,9 @@ func (f *fakeSockets) Features() []sockets.Feature {
 }
 
 func (f *fakeSockets) Read() (sockets.Reading, error) {
+	if f.meanwhile != nil {
+		f.meanwhile()
+	}
 	r := f.reading
 	f.reading = sockets.Reading{}
 	return r, f.err

@@ -54,11 +54,16 @@ func (b *Buckets) aggregation() sdkmetric.Aggregation {
 	if len(b.Boundaries) == 0 {
 		return sdkmetric.AggregationBase2ExponentialHistogram{MaxSize: int32(b.MaxSize), MaxScale: 20}
 	}
+	return sdkmetric.AggregationExplicitBucketHistogram{Boundaries: b.seconds()}
+}
+
+// seconds gives the boundaries in seconds.
+func (b *Buckets) seconds() []float64 {
 	seconds := make([]float64, len(b.Boundaries))
 	for i, boundary := range b.Boundaries {
 		seconds[i] = boundary.Seconds()
 	}
-	return sdkmetric.AggregationExplicitBucketHistogram{Boundaries: seconds}
+	return seconds
 }
 
 // Record adds a duration.

@@ -6,6 +6,7 @@ package aggregate
 import (
 	"net/netip"
 	"time"
+	"unique"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
 )
@@ -32,6 +33,35 @@ type SeriesKey struct {
 	Server   flow.Side
 	Protocol flow.Protocol
 	IPv6     bool
+	// Ends is what else tells who the ends are; the zero value where nothing does, or
+	// FlowSeries.Identify does not ask for it. Equal ones are told apart by a pointer: the
+	// key stays small, and costs no more where it is not asked for.
+	Ends unique.Handle[Ends]
+}
+
+// Ends is what tells, beside the addresses on the wire, who the ends of a series are.
+type Ends struct {
+	// NATSource and NATDestination are the addresses on the other side of a translation,
+	// and NATPort is the server's port there; each only where address or port differ.
+	NATSource, NATDestination netip.Addr
+	NATPort                   uint16
+	HasNATPort                bool
+	// Translated: there is such a side. Original: the addresses on the wire are those that
+	// the conversation was opened with.
+	Translated, Original bool
+	// SourceContainer and DestinationContainer are those of sockets on this machine.
+	SourceContainer, DestinationContainer string
+}
+
+// noEnds is the handle of nothing known.
+var noEnds unique.Handle[Ends]
+
+// Known gives what is known of the ends.
+func (k *SeriesKey) Known() Ends {
+	if k.Ends == noEnds {
+		return Ends{}
+	}
+	return k.Ends.Value()
 }
 
 // SeriesPoint is what a series gained from Start to the time of the Collect.
@@ -44,6 +74,11 @@ type SeriesPoint struct {
 // FlowSeries folds flow records to series, of which there are at most as many
 // as the budget says, and a few for what is over it.
 type FlowSeries struct {
+	// Identify has series tell who their ends are, also where that is more than addresses
+	// say. Points then begin with their interval: who had an address is asked for the time
+	// of the point.
+	Identify bool
+
 	budget       int
 	perInterface bool
 	series       map[SeriesKey]*series
@@ -88,7 +123,46 @@ func (f *FlowSeries) addOne(rec *flow.Record, reverse bool) {
 func (k SeriesKey) reverse() SeriesKey {
 	k.Source, k.Destination = k.Destination, k.Source
 	k.Server = k.Server.Opposite()
+	if k.Ends != noEnds {
+		ends := k.Ends.Value()
+		ends.NATSource, ends.NATDestination = ends.NATDestination, ends.NATSource
+		ends.SourceContainer, ends.DestinationContainer = ends.DestinationContainer, ends.SourceContainer
+		k.Ends = unique.Make(ends)
+	}
 	return k
+}
+
+// endsOf gives what tells who the ends of a record are, whose server is at a side.
+func endsOf(rec *flow.Record, server flow.Side) unique.Handle[Ends] {
+	ends := Ends{SourceContainer: rec.SourceContainer, DestinationContainer: rec.DestinationContainer}
+	if rec.NAT != nil {
+		ends.translate(rec, server)
+	}
+	if ends == (Ends{}) {
+		return noEnds
+	}
+	return unique.Make(ends)
+}
+
+// translate notes what differs on the other side of a record's translation. Ports are
+// only the server's, as in the series.
+func (e *Ends) translate(rec *flow.Record, server flow.Side) {
+	other := &rec.NAT.Other
+	e.Translated, e.Original = true, rec.NAT.Original == rec.Tuple()
+	atSource := server == flow.SourceSide && other.SourcePort != rec.SourcePort
+	if atSource || other.Source != rec.Source {
+		e.NATSource = other.Source
+	}
+	atDestination := server == flow.DestinationSide && other.DestinationPort != rec.DestinationPort
+	if atDestination || other.Destination != rec.Destination {
+		e.NATDestination = other.Destination
+	}
+	switch {
+	case server == flow.SourceSide && e.NATSource.IsValid():
+		e.NATPort, e.HasNATPort = other.SourcePort, true
+	case server == flow.DestinationSide && e.NATDestination.IsValid():
+		e.NATPort, e.HasNATPort = other.DestinationPort, true
+	}
 }
 
 func (f *FlowSeries) add(key SeriesKey, volume flow.Volume) {
@@ -102,6 +176,9 @@ func (f *FlowSeries) add(key SeriesKey, volume flow.Volume) {
 	if s == nil {
 		s = &series{start: f.start}
 		into[key] = s
+	}
+	if f.Identify && s.pending == (flow.Volume{}) {
+		s.start = f.start
 	}
 	s.pending.Add(volume)
 }
@@ -126,12 +203,16 @@ func (f *FlowSeries) seriesKey(rec *flow.Record) SeriesKey {
 		key.Server, key.Port = flow.SourceSide, rec.SourcePort
 	case flow.NoSide:
 	}
+	if f.Identify {
+		key.Ends = endsOf(rec, key.Server)
+	}
 	return key
 }
 
 // Collect ends the interval at now and hands out what each series gained. A
 // point starts where the series' last one ended, also over intervals without
-// packets: receivers of deltas take a gap for a restart.
+// packets: receivers of deltas take a gap for a restart. With Identify it starts with the
+// interval of its first packets.
 func (f *FlowSeries) Collect(now time.Time, yield func(SeriesPoint)) {
 	for _, all := range []map[SeriesKey]*series{f.series, f.other} {
 		for key, s := range all {

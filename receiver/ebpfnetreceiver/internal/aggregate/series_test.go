@@ -6,6 +6,7 @@ package aggregate
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -298,6 +299,121 @@ func TestFlowSeriesRestoreOfAnUnknownSeries(t *testing.T) {
 	require.Empty(t, collect(f, at(5)))
 }
 
+func identified(rec flow.Record) SeriesKey {
+	f := NewFlowSeries(1, false, at(0))
+	f.Identify = true
+	return f.seriesKey(&rec)
+}
+
+// translated gives a record with other ports and addresses on the other side.
+func translated(rec flow.Record, other flow.Tuple, original bool) flow.Record {
+	other.Protocol = rec.Protocol
+	rec.NAT = &flow.NAT{Other: other, Original: other}
+	if original {
+		rec.NAT.Original = rec.Tuple()
+	}
+	return rec
+}
+
+func TestSeriesKeyOfIdentifiedEnds(t *testing.T) {
+	service, backend := server, netip.MustParseAddr("10.244.0.7")
+	asks, back := record(client, service, 40001, 443, 1), record(service, client, 443, 40001, 1)
+	contained := asks
+	contained.SourceContainer, contained.DestinationContainer = "of the client", "of the server"
+	ping := record(client, service, 8, 0, 1)
+	ping.Protocol = flow.ICMP
+	for _, tt := range []struct {
+		name string
+		rec  flow.Record
+		want Ends
+	}{
+		{"nothing", asks, Ends{}},
+		{"containers", contained, Ends{SourceContainer: "of the client", DestinationContainer: "of the server"}},
+		{
+			"a service's port and address",
+			translated(asks, flow.Tuple{Source: client, SourcePort: 40001, Destination: backend, DestinationPort: 8443}, true),
+			Ends{NATDestination: backend, NATPort: 8443, HasNATPort: true, Translated: true, Original: true},
+		},
+		{
+			"a service's port",
+			translated(asks, flow.Tuple{Source: client, SourcePort: 40001, Destination: service, DestinationPort: 8443}, true),
+			Ends{NATDestination: service, NATPort: 8443, HasNATPort: true, Translated: true, Original: true},
+		},
+		{
+			"answer of a service",
+			translated(back, flow.Tuple{Source: backend, SourcePort: 443, Destination: client, DestinationPort: 40001}, false),
+			Ends{NATSource: backend, NATPort: 443, HasNATPort: true, Translated: true},
+		},
+		{
+			"a client's address",
+			translated(asks, flow.Tuple{Source: backend, SourcePort: 1024, Destination: service, DestinationPort: 443}, false),
+			Ends{NATSource: backend, Translated: true},
+		},
+		{
+			"a client's port, which is folded",
+			translated(asks, flow.Tuple{Source: client, SourcePort: 1024, Destination: service, DestinationPort: 443}, false),
+			Ends{Translated: true},
+		},
+		{
+			"both",
+			translated(asks, flow.Tuple{Source: backend, SourcePort: 1024, Destination: client, DestinationPort: 80}, true),
+			Ends{NATSource: backend, NATDestination: client, NATPort: 80, HasNATPort: true, Translated: true, Original: true},
+		},
+		{
+			"without ports",
+			translated(ping, flow.Tuple{Source: backend, SourcePort: 8, Destination: service}, false),
+			Ends{NATSource: backend, Translated: true},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			key := identified(tt.rec)
+			require.Equal(t, tt.want, key.Known())
+			require.Equal(t, key, identified(tt.rec), "equal ones are one key")
+			require.Equal(t, key, key.reverse().reverse())
+			key.Ends = noEnds
+			f := NewFlowSeries(1, false, at(0))
+			require.Equal(t, f.seriesKey(&tt.rec), key, "the rest is as without")
+		})
+	}
+}
+
+// The other direction has the ends the other way around.
+func TestSeriesKeyReverseOfIdentifiedEnds(t *testing.T) {
+	backend := netip.MustParseAddr("10.244.0.7")
+	there := translated(record(client, server, 40001, 443, 1), flow.Tuple{Source: client, SourcePort: 40001, Destination: backend, DestinationPort: 8443}, true)
+	there.SourceContainer, there.DestinationContainer = "of the client", "of the server"
+	back := translated(record(server, client, 443, 40001, 1), flow.Tuple{Source: backend, SourcePort: 8443, Destination: client, DestinationPort: 40001}, true)
+	back.SourceContainer, back.DestinationContainer = "of the server", "of the client"
+	require.Equal(t, identified(back), identified(there).reverse())
+	require.Equal(t, identified(there), identified(back).reverse())
+}
+
+// Points with identified ends begin with the interval that they are of, or the one that
+// was refused.
+func TestFlowSeriesOfIdentifiedEndsBeginWithTheirInterval(t *testing.T) {
+	f := NewFlowSeries(10, false, at(0))
+	f.Identify = true
+	rec, key := record(client, server, 40001, 443, 1), seriesKeyOf(client, server)
+	point := func(packets uint64, start int) []SeriesPoint {
+		return []SeriesPoint{{SeriesKey: key, Volume: volume(packets), Start: at(start)}}
+	}
+	add(f, rec)
+	require.Equal(t, point(1, 0), collect(f, at(5)))
+	require.Empty(t, collect(f, at(10)))
+	add(f, rec, rec)
+	points := collect(f, at(15))
+	require.Equal(t, point(2, 10), points)
+	f.Restore(points)
+	add(f, rec)
+	points = collect(f, at(20))
+	require.Equal(t, point(3, 10), points)
+	add(f, rec) // while they are on their way
+	f.Restore(points)
+	require.Equal(t, point(4, 10), collect(f, at(25)))
+	add(f, rec)
+	require.Equal(t, point(1, 25), collect(f, at(30)))
+}
+
 // Whatever comes in goes out, once: over budgets, idle times that let series
 // expire, and refusals. Points of a series never overlap.
 func TestFlowSeriesLoseNothing(t *testing.T) {
@@ -372,16 +488,31 @@ func BenchmarkFlowSeries(b *testing.B) {
 	add(f, records...)
 	collect(f, at(1))
 
-	b.Run("add", func(b *testing.B) {
-		b.ReportAllocs()
-		i := 0
-		for b.Loop() {
-			f.Add(&records[i])
-			if i++; i == len(records) {
-				i = 0
+	addAll := func(f *FlowSeries, records []flow.Record) func(*testing.B) {
+		return func(b *testing.B) {
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				f.Add(&records[i])
+				if i++; i == len(records) {
+					i = 0
+				}
 			}
 		}
-	})
+	}
+	b.Run("add", addAll(f, records))
+	identifying := NewFlowSeries(9000, false, at(0))
+	identifying.Identify = true
+	b.Run("add with ends, of which nothing more is known", addAll(identifying, records))
+	known := slices.Clone(records)
+	for i := range known {
+		known[i].SourceContainer = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+		other := known[i].Tuple()
+		other.Destination = client
+		known[i].NAT = &flow.NAT{Other: other, Original: other}
+	}
+	add(identifying, known...)
+	b.Run("add with ends", addAll(identifying, known))
 	b.Run("collect 8000", func(b *testing.B) {
 		b.ReportAllocs()
 		now := at(2)

@@ -63,6 +63,8 @@ type Interval struct {
 	RTTs []Sample
 	// Latencies has one of each that was opened.
 	Latencies []Sample
+	// Gains has what connections of TCP gained, with their ends, where Table.Identify says so.
+	Gains []Gain
 	// Ends tells of flows.
 	Ends Ends
 }
@@ -78,6 +80,8 @@ type Table struct {
 	NetNS uint32
 	// MaxListeners bounds the addresses that are told apart.
 	MaxListeners int
+	// Identify says that gains are wanted by connection.
+	Identify bool
 
 	known     map[flow.ConnectionID]*known
 	totals    map[Kind]Totals
@@ -147,10 +151,18 @@ func (t *Table) update(in *Interval, c *flow.Connection, ended bool) {
 		return
 	}
 	t.add(c, &gained)
-	t.tell(in, c, k, ended)
-	if c.RTT > 0 && c.Established && gained.SegmentsReceived > 0 {
-		in.RTTs = append(in.RTTs, Sample{c.Role, c.RTT})
+	latency := t.tell(in, c, k, ended)
+	rtt := time.Duration(0)
+	if c.Established && gained.SegmentsReceived > 0 {
+		rtt = c.RTT
 	}
+	if rtt > 0 {
+		in.RTTs = append(in.RTTs, Sample{c.Role, rtt})
+	}
+	if latency > 0 {
+		in.Latencies = append(in.Latencies, Sample{c.Role, latency})
+	}
+	t.gain(in, c, &gained, ended, rtt, latency)
 	in.Ends.add(c, &gained, t.NetNS)
 }
 
@@ -162,8 +174,9 @@ func (k *known) complete(c *flow.Connection) {
 	}
 }
 
-// tell notes what happened to a connection since the last reading.
-func (t *Table) tell(in *Interval, c *flow.Connection, k *known, ended bool) {
+// tell notes what happened to a connection since the last reading, and gives how long its
+// handshake took, if that was completed since.
+func (t *Table) tell(in *Interval, c *flow.Connection, k *known, ended bool) (latency time.Duration) {
 	if c.Established && !c.Adopted && !k.opened {
 		k.opened = true
 		phase := Connect
@@ -175,9 +188,7 @@ func (t *Table) tell(in *Interval, c *flow.Connection, k *known, ended bool) {
 			at = c.Closed // its beginning was missed
 		}
 		in.Events = append(in.Events, Event{Connection: *c, Phase: phase, At: at})
-		if c.Latency > 0 {
-			in.Latencies = append(in.Latencies, Sample{c.Role, c.Latency})
-		}
+		latency = c.Latency
 	}
 	switch {
 	case !ended:
@@ -186,6 +197,7 @@ func (t *Table) tell(in *Interval, c *flow.Connection, k *known, ended bool) {
 	default:
 		in.Events = append(in.Events, Event{Connection: *c, Phase: Failed, At: c.Closed})
 	}
+	return latency
 }
 
 func (t *Table) add(c *flow.Connection, gained *flow.ConnectionNumbers) {

@@ -59,7 +59,7 @@ func AppendFlowMetric(to pmetric.MetricSlice, metric Metric, points []aggregate.
 }
 
 func seriesAttributes(key *aggregate.SeriesKey, attrs pcommon.Map) {
-	attrs.EnsureCapacity(8)
+	attrs.EnsureCapacity(seriesAttributesAtMost(key))
 	if key.Source.IsValid() {
 		attrs.PutStr(netattr.SourceAddress, key.Source.String())
 		attrs.PutStr(netattr.DestinationAddress, key.Destination.String())
@@ -80,6 +80,15 @@ func seriesAttributes(key *aggregate.SeriesKey, attrs pcommon.Map) {
 		attrs.PutStr(netattr.NetworkInterfaceName, key.Interface)
 		attrs.PutStr(netattr.ObservationDirection, key.Direction.String())
 	}
+	putSeriesEnds(key, attrs)
+}
+
+// seriesAttributesAtMost is for a map that is allocated once, and not larger than it need be.
+func seriesAttributesAtMost(key *aggregate.SeriesKey) int {
+	if key.Known() != (aggregate.Ends{}) {
+		return 14
+	}
+	return 8
 }
 
 // AppendTunnelMetric adds a cumulative sum with a point per tunnel of one type.

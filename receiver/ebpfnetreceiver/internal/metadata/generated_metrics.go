@@ -325,15 +325,15 @@ var MetricsInfo = metricsInfo{
 	},
 	NetprobeFlowBytes: metricInfo{
 		Name:       "netprobe.flow.bytes",
-		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "netprobe.flow.sampling_interval", "network.interface.name", "netprobe.observation.direction"},
+		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "netprobe.flow.sampling_interval", "network.interface.name", "netprobe.observation.direction", "source.container.id", "destination.container.id", "netprobe.nat.source.address", "netprobe.nat.source.port", "netprobe.nat.destination.address", "netprobe.nat.destination.port", "netprobe.nat.original"},
 	},
 	NetprobeFlowPackets: metricInfo{
 		Name:       "netprobe.flow.packets",
-		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "netprobe.flow.sampling_interval", "network.interface.name", "netprobe.observation.direction"},
+		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "netprobe.flow.sampling_interval", "network.interface.name", "netprobe.observation.direction", "source.container.id", "destination.container.id", "netprobe.nat.source.address", "netprobe.nat.source.port", "netprobe.nat.destination.address", "netprobe.nat.destination.port", "netprobe.nat.original"},
 	},
 	NetprobeFlows: metricInfo{
 		Name:       "netprobe.flows",
-		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "network.interface.name", "netprobe.observation.direction"},
+		Attributes: []string{"source.address", "source.port", "destination.address", "destination.port", "network.transport", "network.type", "netprobe.tunnel.id", "network.interface.name", "netprobe.observation.direction", "source.container.id", "destination.container.id", "netprobe.nat.source.address", "netprobe.nat.source.port", "netprobe.nat.destination.address", "netprobe.nat.destination.port", "netprobe.nat.original"},
 	},
 	NetprobeInterfaceRxBytes: metricInfo{
 		Name:       "netprobe.interface.rx.bytes",
@@ -547,7 +547,7 @@ func (m *metricNetprobeFlowBytes) init() {
 	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
 }
 
-func (m *metricNetprobeFlowBytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue string) {
+func (m *metricNetprobeFlowBytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue string, sourceContainerIDAttributeValue string, destinationContainerIDAttributeValue string, netprobeNatSourceAddressAttributeValue string, netprobeNatSourcePortAttributeValue int64, netprobeNatDestinationAddressAttributeValue string, netprobeNatDestinationPortAttributeValue int64, netprobeNatOriginalAttributeValue bool) {
 	if !m.config.Enabled {
 		return
 	}
@@ -565,6 +565,13 @@ func (m *metricNetprobeFlowBytes) recordDataPoint(start pcommon.Timestamp, ts pc
 	dp.Attributes().PutInt("netprobe.flow.sampling_interval", netprobeFlowSamplingIntervalAttributeValue)
 	dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
 	dp.Attributes().PutStr("netprobe.observation.direction", netprobeObservationDirectionAttributeValue)
+	dp.Attributes().PutStr("source.container.id", sourceContainerIDAttributeValue)
+	dp.Attributes().PutStr("destination.container.id", destinationContainerIDAttributeValue)
+	dp.Attributes().PutStr("netprobe.nat.source.address", netprobeNatSourceAddressAttributeValue)
+	dp.Attributes().PutInt("netprobe.nat.source.port", netprobeNatSourcePortAttributeValue)
+	dp.Attributes().PutStr("netprobe.nat.destination.address", netprobeNatDestinationAddressAttributeValue)
+	dp.Attributes().PutInt("netprobe.nat.destination.port", netprobeNatDestinationPortAttributeValue)
+	dp.Attributes().PutBool("netprobe.nat.original", netprobeNatOriginalAttributeValue)
 }
 
 // updateCapacity saves max length of data point slices that will be used for the slice capacity.
@@ -610,7 +617,7 @@ func (m *metricNetprobeFlowPackets) init() {
 	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
 }
 
-func (m *metricNetprobeFlowPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue string) {
+func (m *metricNetprobeFlowPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue string, sourceContainerIDAttributeValue string, destinationContainerIDAttributeValue string, netprobeNatSourceAddressAttributeValue string, netprobeNatSourcePortAttributeValue int64, netprobeNatDestinationAddressAttributeValue string, netprobeNatDestinationPortAttributeValue int64, netprobeNatOriginalAttributeValue bool) {
 	if !m.config.Enabled {
 		return
 	}
@@ -628,6 +635,13 @@ func (m *metricNetprobeFlowPackets) recordDataPoint(start pcommon.Timestamp, ts 
 	dp.Attributes().PutInt("netprobe.flow.sampling_interval", netprobeFlowSamplingIntervalAttributeValue)
 	dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
 	dp.Attributes().PutStr("netprobe.observation.direction", netprobeObservationDirectionAttributeValue)
+	dp.Attributes().PutStr("source.container.id", sourceContainerIDAttributeValue)
+	dp.Attributes().PutStr("destination.container.id", destinationContainerIDAttributeValue)
+	dp.Attributes().PutStr("netprobe.nat.source.address", netprobeNatSourceAddressAttributeValue)
+	dp.Attributes().PutInt("netprobe.nat.source.port", netprobeNatSourcePortAttributeValue)
+	dp.Attributes().PutStr("netprobe.nat.destination.address", netprobeNatDestinationAddressAttributeValue)
+	dp.Attributes().PutInt("netprobe.nat.destination.port", netprobeNatDestinationPortAttributeValue)
+	dp.Attributes().PutBool("netprobe.nat.original", netprobeNatOriginalAttributeValue)
 }
 
 // updateCapacity saves max length of data point slices that will be used for the slice capacity.
@@ -673,7 +687,7 @@ func (m *metricNetprobeFlows) init() {
 	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
 }
 
-func (m *metricNetprobeFlows) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, netprobeTunnelIDAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue string) {
+func (m *metricNetprobeFlows) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue string, netprobeTunnelIDAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue string, sourceContainerIDAttributeValue string, destinationContainerIDAttributeValue string, netprobeNatSourceAddressAttributeValue string, netprobeNatSourcePortAttributeValue int64, netprobeNatDestinationAddressAttributeValue string, netprobeNatDestinationPortAttributeValue int64, netprobeNatOriginalAttributeValue bool) {
 	if !m.config.Enabled {
 		return
 	}
@@ -690,6 +704,13 @@ func (m *metricNetprobeFlows) recordDataPoint(start pcommon.Timestamp, ts pcommo
 	dp.Attributes().PutInt("netprobe.tunnel.id", netprobeTunnelIDAttributeValue)
 	dp.Attributes().PutStr("network.interface.name", networkInterfaceNameAttributeValue)
 	dp.Attributes().PutStr("netprobe.observation.direction", netprobeObservationDirectionAttributeValue)
+	dp.Attributes().PutStr("source.container.id", sourceContainerIDAttributeValue)
+	dp.Attributes().PutStr("destination.container.id", destinationContainerIDAttributeValue)
+	dp.Attributes().PutStr("netprobe.nat.source.address", netprobeNatSourceAddressAttributeValue)
+	dp.Attributes().PutInt("netprobe.nat.source.port", netprobeNatSourcePortAttributeValue)
+	dp.Attributes().PutStr("netprobe.nat.destination.address", netprobeNatDestinationAddressAttributeValue)
+	dp.Attributes().PutInt("netprobe.nat.destination.port", netprobeNatDestinationPortAttributeValue)
+	dp.Attributes().PutBool("netprobe.nat.original", netprobeNatOriginalAttributeValue)
 }
 
 // updateCapacity saves max length of data point slices that will be used for the slice capacity.
@@ -1537,7 +1558,7 @@ type metricNetprobeTCPFailedConnections struct {
 // init fills netprobe.tcp.failed.connections metric with initial data.
 func (m *metricNetprobeTCPFailedConnections) init() {
 	m.data.SetName("netprobe.tcp.failed.connections")
-	m.data.SetDescription("Connections that were never established, by the reason.")
+	m.data.SetDescription("Connections that were never established, by the reason. With flows::identify_ends deltas by both ends.")
 	m.data.SetUnit("{connection}")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(true)
@@ -1647,7 +1668,7 @@ type metricNetprobeTCPResets struct {
 // init fills netprobe.tcp.resets metric with initial data.
 func (m *metricNetprobeTCPResets) init() {
 	m.data.SetName("netprobe.tcp.resets")
-	m.data.SetDescription("Established connections that were broken off.")
+	m.data.SetDescription("Established connections that were broken off. With flows::identify_ends deltas by both ends.")
 	m.data.SetUnit("{connection}")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(true)
@@ -1702,7 +1723,7 @@ type metricNetprobeTCPRetransmits struct {
 // init fills netprobe.tcp.retransmits metric with initial data.
 func (m *metricNetprobeTCPRetransmits) init() {
 	m.data.SetName("netprobe.tcp.retransmits")
-	m.data.SetDescription("Segments sent again, of the handshake too. Those that answer connects are the server's, whether or not a connection came of it.")
+	m.data.SetDescription("Segments sent again, of the handshake too. Those that answer connects are the server's, whether or not a connection came of it. With flows::identify_ends deltas by both ends.")
 	m.data.SetUnit("{segment}")
 	m.data.SetEmptySum()
 	m.data.Sum().SetIsMonotonic(true)
@@ -2288,18 +2309,18 @@ func (mb *MetricsBuilder) RecordNetprobeDropsDataPoint(ts pcommon.Timestamp, val
 }
 
 // RecordNetprobeFlowBytesDataPoint adds a data point to netprobe.flow.bytes metric.
-func (mb *MetricsBuilder) RecordNetprobeFlowBytesDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection) {
-	mb.metricNetprobeFlowBytes.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), netprobeTunnelIDAttributeValue, netprobeFlowSamplingIntervalAttributeValue, networkInterfaceNameAttributeValue, netprobeObservationDirectionAttributeValue.String())
+func (mb *MetricsBuilder) RecordNetprobeFlowBytesDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection, sourceContainerIDAttributeValue string, destinationContainerIDAttributeValue string, netprobeNatSourceAddressAttributeValue string, netprobeNatSourcePortAttributeValue int64, netprobeNatDestinationAddressAttributeValue string, netprobeNatDestinationPortAttributeValue int64, netprobeNatOriginalAttributeValue bool) {
+	mb.metricNetprobeFlowBytes.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), netprobeTunnelIDAttributeValue, netprobeFlowSamplingIntervalAttributeValue, networkInterfaceNameAttributeValue, netprobeObservationDirectionAttributeValue.String(), sourceContainerIDAttributeValue, destinationContainerIDAttributeValue, netprobeNatSourceAddressAttributeValue, netprobeNatSourcePortAttributeValue, netprobeNatDestinationAddressAttributeValue, netprobeNatDestinationPortAttributeValue, netprobeNatOriginalAttributeValue)
 }
 
 // RecordNetprobeFlowPacketsDataPoint adds a data point to netprobe.flow.packets metric.
-func (mb *MetricsBuilder) RecordNetprobeFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection) {
-	mb.metricNetprobeFlowPackets.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), netprobeTunnelIDAttributeValue, netprobeFlowSamplingIntervalAttributeValue, networkInterfaceNameAttributeValue, netprobeObservationDirectionAttributeValue.String())
+func (mb *MetricsBuilder) RecordNetprobeFlowPacketsDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, netprobeTunnelIDAttributeValue int64, netprobeFlowSamplingIntervalAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection, sourceContainerIDAttributeValue string, destinationContainerIDAttributeValue string, netprobeNatSourceAddressAttributeValue string, netprobeNatSourcePortAttributeValue int64, netprobeNatDestinationAddressAttributeValue string, netprobeNatDestinationPortAttributeValue int64, netprobeNatOriginalAttributeValue bool) {
+	mb.metricNetprobeFlowPackets.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), netprobeTunnelIDAttributeValue, netprobeFlowSamplingIntervalAttributeValue, networkInterfaceNameAttributeValue, netprobeObservationDirectionAttributeValue.String(), sourceContainerIDAttributeValue, destinationContainerIDAttributeValue, netprobeNatSourceAddressAttributeValue, netprobeNatSourcePortAttributeValue, netprobeNatDestinationAddressAttributeValue, netprobeNatDestinationPortAttributeValue, netprobeNatOriginalAttributeValue)
 }
 
 // RecordNetprobeFlowsDataPoint adds a data point to netprobe.flows metric.
-func (mb *MetricsBuilder) RecordNetprobeFlowsDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, netprobeTunnelIDAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection) {
-	mb.metricNetprobeFlows.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), netprobeTunnelIDAttributeValue, networkInterfaceNameAttributeValue, netprobeObservationDirectionAttributeValue.String())
+func (mb *MetricsBuilder) RecordNetprobeFlowsDataPoint(ts pcommon.Timestamp, val int64, sourceAddressAttributeValue string, sourcePortAttributeValue int64, destinationAddressAttributeValue string, destinationPortAttributeValue int64, networkTransportAttributeValue string, networkTypeAttributeValue AttributeNetworkType, netprobeTunnelIDAttributeValue int64, networkInterfaceNameAttributeValue string, netprobeObservationDirectionAttributeValue AttributeNetprobeObservationDirection, sourceContainerIDAttributeValue string, destinationContainerIDAttributeValue string, netprobeNatSourceAddressAttributeValue string, netprobeNatSourcePortAttributeValue int64, netprobeNatDestinationAddressAttributeValue string, netprobeNatDestinationPortAttributeValue int64, netprobeNatOriginalAttributeValue bool) {
+	mb.metricNetprobeFlows.recordDataPoint(mb.startTime, ts, val, sourceAddressAttributeValue, sourcePortAttributeValue, destinationAddressAttributeValue, destinationPortAttributeValue, networkTransportAttributeValue, networkTypeAttributeValue.String(), netprobeTunnelIDAttributeValue, networkInterfaceNameAttributeValue, netprobeObservationDirectionAttributeValue.String(), sourceContainerIDAttributeValue, destinationContainerIDAttributeValue, netprobeNatSourceAddressAttributeValue, netprobeNatSourcePortAttributeValue, netprobeNatDestinationAddressAttributeValue, netprobeNatDestinationPortAttributeValue, netprobeNatOriginalAttributeValue)
 }
 
 // RecordNetprobeInterfaceRxBytesDataPoint adds a data point to netprobe.interface.rx.bytes metric.

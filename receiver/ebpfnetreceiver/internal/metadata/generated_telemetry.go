@@ -27,6 +27,7 @@ type TelemetryBuilder struct {
 	mu                                  sync.Mutex
 	registrations                       []metric.Registration
 	ReceiverEbpfnetBytes                metric.Int64Counter
+	ReceiverEbpfnetConnectionsFolded    metric.Int64Counter
 	ReceiverEbpfnetConnectionsLost      metric.Int64Counter
 	ReceiverEbpfnetConversations        metric.Int64Gauge
 	ReceiverEbpfnetConversationsEvicted metric.Int64Counter
@@ -81,6 +82,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_receiver.ebpfnet.bytes",
 		metric.WithDescription("Bytes of the packets in receiver.ebpfnet.packets, tunnel headers included. [Development]"),
 		metric.WithUnit("By"),
+	)
+	errs = errors.Join(errs, err)
+	builder.ReceiverEbpfnetConnectionsFolded, err = builder.meter.Int64Counter(
+		"otelcol_receiver.ebpfnet.connections.folded",
+		metric.WithDescription("Times that what a connection gained in an interval was counted without its ends, because flows::max_series others had gained something. Only with flows::identify_ends. [Development]"),
+		metric.WithUnit("{connection}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.ReceiverEbpfnetConnectionsLost, err = builder.meter.Int64Counter(

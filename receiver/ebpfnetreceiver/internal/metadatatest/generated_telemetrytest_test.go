@@ -20,6 +20,7 @@ func TestSetupTelemetry(t *testing.T) {
 	require.NoError(t, err)
 	defer tb.Shutdown()
 	tb.ReceiverEbpfnetBytes.Add(context.Background(), 1)
+	tb.ReceiverEbpfnetConnectionsFolded.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetConnectionsLost.Add(context.Background(), 1)
 	tb.ReceiverEbpfnetConversations.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetConversationsEvicted.Add(context.Background(), 1)
@@ -40,6 +41,9 @@ func TestSetupTelemetry(t *testing.T) {
 	tb.ReceiverEbpfnetSockets.Record(context.Background(), 1)
 	tb.ReceiverEbpfnetTunnelRefused.Add(context.Background(), 1)
 	AssertEqualReceiverEbpfnetBytes(t, testTel,
+		[]metricdata.DataPoint[int64]{{Value: 1}},
+		metricdatatest.IgnoreTimestamp())
+	AssertEqualReceiverEbpfnetConnectionsFolded(t, testTel,
 		[]metricdata.DataPoint[int64]{{Value: 1}},
 		metricdatatest.IgnoreTimestamp())
 	AssertEqualReceiverEbpfnetConnectionsLost(t, testTel,
