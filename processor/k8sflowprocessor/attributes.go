@@ -26,6 +26,7 @@ type seen struct {
 // there: it stays on the record as it is.
 func (s *seen) read(attrs pcommon.Map) {
 	*s = seen{}
+	var sourcePort, destinationPort bool
 	for key, value := range attrs.All() {
 		switch key {
 		case netattr.SourceAddress:
@@ -33,9 +34,9 @@ func (s *seen) read(attrs pcommon.Map) {
 		case netattr.DestinationAddress:
 			s.Destination.Addr, s.hasEnds = address(value), true
 		case netattr.SourcePort:
-			s.Source.Port = uint16(value.Int())
+			s.Source.Port, sourcePort = uint16(value.Int()), true
 		case netattr.DestinationPort:
-			s.Destination.Port = uint16(value.Int())
+			s.Destination.Port, destinationPort = uint16(value.Int()), true
 		case netattr.NetworkTransport:
 			s.Protocol = protocols[value.Str()]
 		case netattr.ICMPType: // they tell flows apart as ports do
@@ -64,6 +65,12 @@ func (s *seen) read(attrs pcommon.Map) {
 			s.TunnelDestination = address(value)
 		case netattr.FlowStart:
 			s.First = pcommon.Timestamp(value.Int()).AsTime()
+		}
+	}
+	if s.Initiator == flow.NoSide && sourcePort != destinationPort { // a metric's point has the server's port only
+		s.Initiator = flow.SourceSide
+		if sourcePort {
+			s.Initiator = flow.DestinationSide
 		}
 	}
 }

@@ -124,6 +124,11 @@ func TestPointsAreFoldedToWorkloads(t *testing.T) {
 		sent(3, c.Client1, c.WebService, 80, attributes{netattr.NATDestinationAddress: c.Web2, netattr.NATDestinationPort: 8080, netattr.NATOriginal: true}),
 		sent(4, c.Client1, c.Outside, 443, nil),
 		sent(5, c.Client1, "198.51.100.1", 443, nil),
+		// masqueraded: who opened it is who it was before
+		sent(30, c.Node1, c.Outside, 443, attributes{netattr.NATSourceAddress: c.Client1, netattr.NATOriginal: false}),
+		sent(40, c.Outside, c.Node1, c.WebNodePort, attributes{
+			netattr.NATSourceAddress: c.Gateway1, netattr.NATDestinationAddress: c.Web2, netattr.NATDestinationPort: 8080, netattr.NATOriginal: true,
+		}),
 		sent(6, c.Node1, c.Web1, 8080, nil),
 		sent(7, c.Node1, c.Web1, 8080, attributes{netattr.SourceContainerID: c.NodeShell}),
 		sent(8, c.Web2, c.Client1, 40000, nil), // n2 reports it
@@ -135,7 +140,8 @@ func TestPointsAreFoldedToWorkloads(t *testing.T) {
 		"d.ns=shop d.kind=Deployment d.name=web direction=intra-node transport=tcp type=ipv4 s.ns=shop s.kind=Deployment s.name=client":                    1100,
 		"d.ns=shop d.kind=Deployment d.name=web direction=inter-node transport=tcp type=ipv4 s.ns=shop s.kind=Deployment s.name=client":                    20,
 		"d.ns=shop d.service.name=web d.kind=Deployment d.name=web direction=inter-node transport=tcp type=ipv4 s.ns=shop s.kind=Deployment s.name=client": 3,
-		"direction=egress transport=tcp type=ipv4 s.ns=shop s.kind=Deployment s.name=client":                                                               9,
+		"d.ns=shop d.service.name=web d.kind=Deployment d.name=web direction=ingress transport=tcp type=ipv4":                                              40,
+		"direction=egress transport=tcp type=ipv4 s.ns=shop s.kind=Deployment s.name=client":                                                               39,
 		"d.ns=shop d.kind=Deployment d.name=web direction=intra-node transport=tcp type=ipv4 s.node.name=n1":                                               6,
 		"d.ns=shop d.kind=Deployment d.name=web direction=intra-node transport=tcp type=ipv4 s.ns=kube-system s.kind=DaemonSet s.name=agent":               7,
 		"transport=udp type=ipv4": 9,
