@@ -42,6 +42,7 @@ func TestClusterMetricsByEnds(t *testing.T) {
 		"destination.address": backend, "destination.port": int64(tcpPort),
 		"netprobe.connection.role": "server", "network.transport": "tcp", "network.type": "ipv4",
 	}
+	refused := with(atClient, map[string]any{"destination.port": int64(tcpServicePort + 1)})
 	k := agents[0].sink
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
 		assert.EqualValues(t, connections, k.deltas("netprobe.flows", flows))
@@ -49,6 +50,7 @@ func TestClusterMetricsByEnds(t *testing.T) {
 		assert.EqualValues(t, connections, k.deltas("netprobe.tcp.connect.latency", atClient))
 		assert.GreaterOrEqual(t, k.deltas("netprobe.tcp.rtt", atClient), uint64(1))
 		assert.GreaterOrEqual(t, k.deltas("netprobe.tcp.rtt", atServer), uint64(1))
+		assert.EqualValues(t, 1, k.deltas("netprobe.tcp.failed.connections", refused))
 	}, patience, glance)
 	require.Zero(t, k.deltas("netprobe.tcp.connect.latency", atServer))
 	k.checkDeltas(t, 10*interval)

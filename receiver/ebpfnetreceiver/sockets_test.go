@@ -32,7 +32,7 @@ type fakeSockets struct {
 	err        error
 	udpMissing error
 	closed     int
-	// meanwhile is what happens while connections are read.
+	// meanwhile is what happens while connections are read, before they have been and after.
 	meanwhile func()
 }
 
@@ -46,6 +46,9 @@ func (f *fakeSockets) Read() (sockets.Reading, error) {
 	}
 	r := f.reading
 	f.reading = sockets.Reading{}
+	if f.meanwhile != nil {
+		f.meanwhile()
+	}
 	return r, f.err
 }
 
