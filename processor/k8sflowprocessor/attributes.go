@@ -169,7 +169,7 @@ func (k *endKeys) label(key string) string {
 // putKind puts a workload under the key of its kind, which the semantic conventions
 // have of those that come with Kubernetes.
 func (k *endKeys) putKind(to pcommon.Map, end *inventory.End) {
-	if end.Workload.Kind == "" {
+	if !managed(end) {
 		return
 	}
 	if key, ok := k.byKind[end.Workload.Kind]; ok {
@@ -179,11 +179,22 @@ func (k *endKeys) putKind(to pcommon.Map, end *inventory.End) {
 	k.putWorkload(to, end)
 }
 
-// putWorkload puts a workload of any kind under the same two keys.
+// managed says whether a pod has a workload. The kubelet's own pods name their node,
+// which has them all and is none.
+func managed(end *inventory.End) bool {
+	return end.Workload.Kind != "" && end.Workload.Kind != "Node"
+}
+
+// putWorkload puts a workload of any kind under the same two keys: of a pod that
+// has none, itself.
 func (k *endKeys) putWorkload(to pcommon.Map, end *inventory.End) {
-	if end.Workload.Kind != "" {
+	switch {
+	case managed(end):
 		to.PutStr(k.workloadKind, end.Workload.Kind)
 		to.PutStr(k.workloadName, end.Workload.Name)
+	case end.Pod != nil:
+		to.PutStr(k.workloadKind, "Pod")
+		to.PutStr(k.workloadName, end.Pod.Name)
 	}
 }
 

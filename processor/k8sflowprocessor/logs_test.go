@@ -81,6 +81,14 @@ func TestRecordsGetNames(t *testing.T) {
 			record: attributes{netattr.TunnelType: "vxlan", netattr.TunnelSourceAddress: c.Node1, netattr.TunnelDestinationAddress: c.Node2},
 			want:   attributes{"netprobe.tunnel.source.k8s.node.name": "n1", "netprobe.tunnel.destination.k8s.node.name": "n2"},
 		},
+		{
+			name: "pods that nothing manages", cfg: defaults(func(cfg *Config) { cfg.Attributes = []string{"workload", "pod"} }),
+			record: record(c.Bare1, c.Static1, 1, 2, nil),
+			want: attributes{
+				"source.k8s.pod.name": "bare", "source.k8s.pod.uid": "uid-bare", "destination.k8s.pod.name": "static", "destination.k8s.pod.uid": "uid-static",
+				"netprobe.flow.direction": "intra-node",
+			},
+		},
 		{name: "nothing of the cluster", cfg: defaults(on("n1")), record: record(c.Outside, "198.51.100.1", 1, 2, nil), want: attributes{}},
 		{name: "addresses that are none", cfg: defaults(on("n1")), record: record("here", "", 1, 2, nil), want: attributes{}},
 		{name: "not a flow", cfg: defaults(on("n1")), record: attributes{"message": "10.244.1.2"}, want: attributes{}},

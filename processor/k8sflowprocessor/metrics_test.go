@@ -132,6 +132,7 @@ func TestPointsAreFoldedToWorkloads(t *testing.T) {
 		sent(6, c.Node1, c.Web1, 8080, nil),
 		sent(7, c.Node1, c.Web1, 8080, attributes{netattr.SourceContainerID: c.NodeShell}),
 		sent(8, c.Web2, c.Client1, 40000, nil), // n2 reports it
+		sent(70, c.Bare1, c.Static1, 1, nil),
 		delta{9, attributes{netattr.NetworkTransport: "udp", netattr.NetworkType: "ipv4"}},
 	)))
 	require.NoError(t, p.ConsumeMetrics(t.Context(), deltas(t, bytes, at.Add(10*time.Second), sent(1000, c.Client1, c.Web1, 9999, nil))))
@@ -144,6 +145,7 @@ func TestPointsAreFoldedToWorkloads(t *testing.T) {
 		"direction=egress transport=tcp type=ipv4 s.ns=shop s.kind=Deployment s.name=client":                                                               39,
 		"d.ns=shop d.kind=Deployment d.name=web direction=intra-node transport=tcp type=ipv4 s.node.name=n1":                                               6,
 		"d.ns=shop d.kind=Deployment d.name=web direction=intra-node transport=tcp type=ipv4 s.ns=kube-system s.kind=DaemonSet s.name=agent":               7,
+		"d.ns=default d.kind=Pod d.name=static direction=intra-node transport=tcp type=ipv4 s.ns=default s.kind=Pod s.name=bare":                           70,
 		"transport=udp type=ipv4": 9,
 	}, lastOf(t, &sink, bytes))
 	require.Equal(t, 1, sink.AllMetrics()[1].DataPointCount(), "only what has changed")

@@ -22,6 +22,8 @@ const (
 	Web2           = "10.244.2.3"
 	DB2            = "10.244.2.4" // pod of StatefulSet data/db, behind a headless service
 	Rollout2       = "10.244.2.5" // pod of something that is not Kubernetes' own
+	Bare1          = "10.244.1.9" // pod default/bare, which nothing manages, on n1
+	Static1        = "10.244.1.8" // pod default/static, of n1's kubelet
 	Client1v6      = "fd00:1::2"
 	Web2v6         = "fd00:2::3"
 	WebService     = "10.96.0.10" // shop/web, TCP 80, node port 30080
@@ -60,6 +62,7 @@ func New() *inventory.Store {
 		pod("web-2", "shop", "n2", inventory.Workload{Kind: "ReplicaSet", Name: "web-abc", UID: "rs-web"}, Web2, Web2v6),
 		pod("db-0", "data", "n2", inventory.Workload{Kind: "StatefulSet", Name: "db"}, DB2),
 		pod("canary", "shop", "n2", inventory.Workload{Kind: "Rollout", Name: "canary"}, Rollout2),
+		pod("bare", "default", "n1", inventory.Workload{}, Bare1), pod("static", "default", "n1", inventory.Workload{Kind: "Node", Name: "n1"}, Static1),
 		hostPod("agent-1", "n1", NodeShell, 9100), hostPod("agent-2", "n2", NodeShell2, 9100),
 	} {
 		if p.Name == "web-1" {

@@ -64,8 +64,8 @@ type Names struct {
 	Class               Class
 	// TunnelSource and TunnelDestination are the nodes that a tunnel ends at.
 	TunnelSource, TunnelDestination *inventory.Node
-	// SourceOnWire is the node that other nodes take for the source: that which
-	// translated it, if any did.
+	// SourceOnWire is the node that other nodes take for the source: its own, or that
+	// which translated it.
 	SourceOnWire *inventory.Node
 }
 
@@ -224,16 +224,18 @@ func (n *Names) ReportedBy(node string) Reporter {
 }
 
 // AnothersToReport says whether a node leaves a flow to another one, which sees the same
-// packets: that of the source, if it is one of the cluster's, else that of the
-// destination. Of a source that the node itself hides it is the source to all others.
+// packets: that of the source, if it is one of the cluster's, else that which hides the
+// source behind its own address, else that of the destination.
 func (n *Names) AnothersToReport(node string) bool {
 	switch {
-	case node == "" || n.Class == NoClass || isNode(n.Source.Node, node) || isNode(n.SourceOnWire, node):
+	case node == "" || n.Class == NoClass || isNode(n.Source.Node, node):
 		return false
 	case n.Source.Node != nil:
 		return true
 	case inCluster(&n.Source): // where it is is not known, nor whether anybody reports it
 		return false
+	case n.SourceOnWire != nil:
+		return !isNode(n.SourceOnWire, node)
 	default:
 		return n.Destination.Node != nil && !isNode(n.Destination.Node, node)
 	}

@@ -112,12 +112,17 @@ func TestBothEndsAreNamed(t *testing.T) {
 		{
 			name: "a node port, masqueraded to the other node: at the first", initiator: flow.SourceSide, original: original,
 			source: translated(c.Outside, 50000, c.Gateway1, 50000), destination: translated(c.Node1, c.WebNodePort, c.Web2, c.WebBackendPort),
-			wantSource: "outside", wantDest: "shop/web-2 as shop/web", wantClass: ends.Ingress, reportedBy1: ends.ByTransit, reportedBy2: ends.ByDestination,
+			wantSource: "outside", wantDest: "shop/web-2 as shop/web", wantClass: ends.Ingress, reportedBy1: ends.ByTransit, reportedBy2: ends.ByDestination, left2: true,
 		},
 		{
 			name: "and at the second, which sees the first for the source", initiator: flow.SourceSide,
 			source: end(c.Gateway1, 50000), destination: end(c.Web2, c.WebBackendPort),
 			wantSource: "node n1", wantDest: "shop/web-2", wantClass: ends.InterNode, reportedBy1: ends.BySource, reportedBy2: ends.ByDestination, left2: true,
+		},
+		{
+			name: "another node's node port, called by a pod: at that node, which hides it once more", initiator: flow.SourceSide, original: original,
+			source: translated(c.Node1, 50000, "10.244.2.0", 50001), destination: translated(c.Node2, c.WebNodePort, c.Web2, c.WebBackendPort),
+			wantSource: "node n1", wantDest: "shop/web-2 as shop/web", wantClass: ends.InterNode, reportedBy1: ends.BySource, reportedBy2: ends.ByDestination, left2: true,
 		},
 		{
 			name: "a node port of a pod on the same node, not masqueraded", initiator: flow.SourceSide, original: original,
