@@ -100,7 +100,11 @@ func (w *waiting) stop(ctx context.Context) error {
 
 // reportOf says what a flow's record reports; nil if no other node can have it.
 func (w *worker) reportOf(lr plog.LogRecord, node string) *reports.Report {
-	if node == "" || lr.EventName() != netattr.EventFlow || w.names.Class == ends.NoClass || w.names.Class == ends.IntraNode {
+	if node == "" || lr.EventName() != netattr.EventFlow {
+		return nil
+	}
+	switch w.names.ReportedBy(node) {
+	case ends.NoReporter, ends.ByBoth: // of one node, if it is known at all
 		return nil
 	}
 	s := &w.seen
