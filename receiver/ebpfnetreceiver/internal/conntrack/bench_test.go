@@ -18,7 +18,7 @@ import (
 	"github.com/ti-mo/netfilter"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 )
 
 // numbered is the nth of many connections to one service.

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/bpf"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
 )
 
 // What a drop costs is what the kernel measures of the programs ("ns/drop", the clock's

@@ -15,8 +15,8 @@ import (
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
 )
 
 // closes says that every drop is accounted for, among the counts and among the

@@ -14,7 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 )
 
 // Each hook drops what it is sent; what the rules count and what is counted here

@@ -22,7 +22,7 @@ import (
 	"github.com/netprobe-otel/netprobe/internal/bpftest/packets"
 	"github.com/netprobe-otel/netprobe/internal/bpftest/refdecode"
 	"github.com/netprobe-otel/netprobe/internal/flow"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 )
 
 // dropper is a pair of devices, of which the near one drops all it receives.

@@ -24,7 +24,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
 	"github.com/netprobe-otel/netprobe/internal/flow"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 )
 
 // lab is a router between a client and a server. The test is on the router.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/bpftest/packets"
 	"github.com/netprobe-otel/netprobe/internal/flow"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 )
 
 // requireXDP attaches to an interface and says what became of XDP.

@@ -25,8 +25,8 @@ import (
 
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
 	"github.com/netprobe-otel/netprobe/internal/flow"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
 )
 
 // here watches the sockets of a new network namespace, which the test is in.

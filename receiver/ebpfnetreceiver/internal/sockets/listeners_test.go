@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 )
 
 // listenAt listens with a short queue. Without an address the kernel chooses the port.

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/netprobe-otel/netprobe/internal/flow"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 )
 
 // The round trip time is what the packets take, as soon as the kernel has found out.

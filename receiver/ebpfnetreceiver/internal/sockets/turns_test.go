@@ -19,7 +19,7 @@ import (
 	"github.com/netprobe-otel/netprobe/bpf"
 	"github.com/netprobe-otel/netprobe/internal/bpftest"
 	"github.com/netprobe-otel/netprobe/internal/flow"
-	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
+	"github.com/netprobe-otel/netprobe/internal/netnstest"
 )
 
 // detach ends the attachments of programs, as if the kernel missed them each time.

@@ -5,7 +5,7 @@
 
 // Package netnstest puts tests into network namespaces of their own, where no
 // packet is sent but theirs. For tests only.
-package netnstest // import "github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/netnstest"
+package netnstest // import "github.com/netprobe-otel/netprobe/internal/netnstest"
 
 import (
 	"errors"
