@@ -303,3 +303,17 @@ func TestInvalidAddress(t *testing.T) {
 	s.SetNode(node("a"))
 	require.Equal(t, End{}, resolve(s, seen(netip.Addr{}, 1, 2)))
 }
+
+func TestNodesByName(t *testing.T) {
+	s := NewStore(grace)
+	require.Empty(t, s.Nodes())
+	for _, name := range []string{"b", "c", "a"} {
+		s.SetNode(node(name))
+	}
+	s.DeleteNode("c")
+	var names []string
+	for _, n := range s.Nodes() {
+		names = append(names, n.Name)
+	}
+	require.Equal(t, []string{"a", "b"}, names)
+}

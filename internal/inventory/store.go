@@ -4,8 +4,10 @@
 package inventory
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -240,6 +242,13 @@ func forget[K, V comparable](from map[K]V, keys []K, value V) {
 			delete(from, key)
 		}
 	}
+}
+
+// Nodes gives all nodes, by name.
+func (s *Store) Nodes() []*Node {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(s.nodes), func(a, b *Node) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // tunnelEnds are the addresses that flannel's tunnels of a node end at.
