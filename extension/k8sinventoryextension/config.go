@@ -29,21 +29,43 @@ type Config struct {
 	Context string `mapstructure:"context"`
 	// Scope is cluster for all pods, or node for those of one node.
 	Scope string `mapstructure:"scope"`
-	// Node is the name of that node.
+	// Node is the name of that node, which with scope cluster is the one that this runs on.
 	Node string `mapstructure:"node"`
 	// Grace is for how long a pod that is gone stays known.
 	Grace time.Duration `mapstructure:"grace"`
 	// Labels and Annotations of pods that records get.
 	Labels      []string `mapstructure:"labels"`
 	Annotations []string `mapstructure:"annotations"`
+	// Flannel says what is read of its network.
+	Flannel FlannelConfig `mapstructure:"flannel"`
 }
+
+// FlannelConfig says what is read of flannel's network on this host.
+type FlannelConfig struct {
+	// Host is auto to read it where Node is set and flannel has annotations on it, or off.
+	Host string `mapstructure:"host"`
+	// Interval is how often that is read, beside soon after changes.
+	Interval time.Duration `mapstructure:"interval"`
+	// Port is the one that VXLAN is to use; 0 for any, since annotations do not say it.
+	Port uint16 `mapstructure:"port"`
+}
+
+// What of the host is read.
+const (
+	hostAuto = "auto"
+	hostOff  = "off"
+)
 
 var _ confmap.Validator = (*Config)(nil)
 
-const maxGrace = time.Hour
+const (
+	maxGrace    = time.Hour
+	minInterval = time.Second
+	maxInterval = time.Hour
+)
 
 func createDefaultConfig() component.Config {
-	return &Config{Scope: scopeCluster, Grace: time.Minute}
+	return &Config{Scope: scopeCluster, Grace: time.Minute, Flannel: FlannelConfig{Host: hostAuto, Interval: 30 * time.Second}}
 }
 
 // Validate names the option in each error, for there may be several.
@@ -60,6 +82,12 @@ func (cfg *Config) Validate() error {
 	}
 	if cfg.Grace < 0 || cfg.Grace > maxGrace {
 		errs = append(errs, fmt.Errorf("grace: %s is not from 0s to %s", cfg.Grace, maxGrace))
+	}
+	if cfg.Flannel.Host != hostAuto && cfg.Flannel.Host != hostOff {
+		errs = append(errs, fmt.Errorf("flannel::host: %q is none of %q", cfg.Flannel.Host, []string{hostAuto, hostOff}))
+	}
+	if cfg.Flannel.Interval < minInterval || cfg.Flannel.Interval > maxInterval {
+		errs = append(errs, fmt.Errorf("flannel::interval: %s is not from %s to %s", cfg.Flannel.Interval, minInterval, maxInterval))
 	}
 	errs = append(errs, validateKeys("labels", cfg.Labels), validateKeys("annotations", cfg.Annotations))
 	return errors.Join(errs...)

@@ -30,22 +30,25 @@ func load(t *testing.T, name string) *Config {
 }
 
 func TestConfig(t *testing.T) {
-	require.Equal(t, &Config{Scope: "cluster", Grace: time.Minute}, load(t, ""))
+	require.Equal(t, &Config{Scope: "cluster", Grace: time.Minute, Flannel: FlannelConfig{Host: "auto", Interval: 30 * time.Second}}, load(t, ""))
 	require.NoError(t, confmap.Validate(load(t, "")))
 	require.Equal(t, &Config{
 		Kubeconfig: "/etc/kubeconfig", Context: "prod", Scope: "node", Node: "node-a", Grace: 90 * time.Second,
 		Labels: []string{"app.kubernetes.io/name", "tier"}, Annotations: []string{"example.com/team"},
+		Flannel: FlannelConfig{Host: "off", Interval: 10 * time.Second, Port: 4789},
 	}, load(t, "all"))
 	require.NoError(t, confmap.Validate(load(t, "all")))
 }
 
 func TestConfigBad(t *testing.T) {
 	for name, want := range map[string]string{
-		"scope":   `scope: "world" is none of ["cluster" "node"]`,
-		"no_node": "node: is needed for scope node; in a pod give it as ${env:K8S_NODE_NAME} from the field spec.nodeName",
-		"context": "context: is of a kubeconfig, and there is none",
-		"grace":   "grace: 1h0m1s is not from 0s to 1h0m0s",
-		"labels":  `labels[1]: "app" is there twice`,
+		"scope":    `scope: "world" is none of ["cluster" "node"]`,
+		"no_node":  "node: is needed for scope node; in a pod give it as ${env:K8S_NODE_NAME} from the field spec.nodeName",
+		"context":  "context: is of a kubeconfig, and there is none",
+		"grace":    "grace: 1h0m1s is not from 0s to 1h0m0s",
+		"host":     `flannel::host: "yes" is none of ["auto" "off"]`,
+		"interval": "flannel::interval: 10ms is not from 1s to 1h0m0s",
+		"labels":   `labels[1]: "app" is there twice`,
 	} {
 		require.EqualError(t, confmap.Validate(load(t, name)), want, name)
 	}

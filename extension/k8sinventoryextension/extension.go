@@ -27,7 +27,7 @@ import (
 const tidyInterval = time.Second
 
 // k8sInventory is the extension. Others find it by its ID, and use it as an
-// inventory.Resolver.
+// inventory.Resolver or an inventory.FlannelSource.
 type k8sInventory struct {
 	cfg    *Config
 	logger *zap.Logger
@@ -40,11 +40,15 @@ type k8sInventory struct {
 	running   sync.WaitGroup
 	own       *metadata.TelemetryBuilder
 	resources []*resource
+	// host is nil where this host's part of flannel's network is not read.
+	host *hostWatch
 }
 
 var (
 	_ extension.Extension = (*k8sInventory)(nil)
 	_ inventory.Resolver  = (*k8sInventory)(nil)
+
+	_ inventory.FlannelSource = (*k8sInventory)(nil)
 )
 
 func newInventory(set component.TelemetrySettings, cfg *Config) (*k8sInventory, error) {
@@ -55,6 +59,9 @@ func newInventory(set component.TelemetrySettings, cfg *Config) (*k8sInventory, 
 			return clients{}, err
 		}
 		return newClients(api)
+	}
+	if cfg.Flannel.Host == hostAuto && cfg.Node != "" {
+		e.host = newHostWatch(cfg, set.Logger, e.store, e.nodesCurrent)
 	}
 	return e, nil
 }
@@ -82,6 +89,9 @@ func (e *k8sInventory) Start(context.Context, component.Host) error {
 		e.running.Go(func() { r.informer.RunWithContext(ctx) })
 	}
 	e.running.Go(func() { e.tidy(ctx) })
+	if e.host != nil {
+		e.running.Go(func() { e.host.run(ctx) })
+	}
 	return nil
 }
 
@@ -126,6 +136,16 @@ func (e *k8sInventory) tidy(ctx context.Context) {
 	}
 }
 
+// nodesCurrent says whether the nodes that are known are those that the API has.
+func (e *k8sInventory) nodesCurrent(now time.Time) bool {
+	for _, r := range e.resources {
+		if r.name == nodes {
+			return r.current(now)
+		}
+	}
+	return false
+}
+
 func (e *k8sInventory) settled() bool {
 	for _, r := range e.resources {
 		if !r.settled() {
@@ -158,6 +178,7 @@ func (e *k8sInventory) observe() error {
 			}
 			return nil
 		}),
+		e.own.RegisterExtensionK8sInventoryFlannelDifferencesCallback(e.host.observe),
 	)
 }
 

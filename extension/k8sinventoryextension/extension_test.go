@@ -38,6 +38,8 @@ type cluster struct {
 	metadata *fakemetadata.FakeMetadataClient
 	logs     *observer.ObservedLogs
 	tt       *componenttest.Telemetry
+	// before is done with the extension before it starts; nil for nothing.
+	before func(*k8sInventory)
 }
 
 func newCluster(t *testing.T, objects ...runtime.Object) *cluster {
@@ -62,6 +64,9 @@ func (c *cluster) start(t *testing.T, change ...func(*Config)) *k8sInventory {
 	e, err := newInventory(set, cfg)
 	require.NoError(t, err)
 	e.connect = func() (clients, error) { return clients{c.typed, c.metadata}, nil }
+	if c.before != nil {
+		c.before(e)
+	}
 	require.NoError(t, e.Start(context.Background(), componenttest.NewNopHost()))
 	t.Cleanup(func() { require.NoError(t, e.Shutdown(context.Background())) })
 	return e

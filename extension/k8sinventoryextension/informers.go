@@ -73,6 +73,9 @@ func (e *k8sInventory) followAll(c clients) ([]*resource, error) {
 	return resources, errors.Join(errs...)
 }
 
+// nodes is the name of that resource.
+const nodes = "nodes"
+
 // everything has all fields.
 var everything = fields.Everything().String()
 
@@ -113,7 +116,7 @@ func (e *k8sInventory) followPods(client kubernetes.Interface) (*resource, error
 }
 
 func (e *k8sInventory) followNodes(client kubernetes.Interface) (*resource, error) {
-	return follow("nodes", e.logger, e.failedOf("nodes"), listWatcher(client, client.CoreV1().Nodes(), everything), &corev1.Node{}, e.convertNode, e.store.SetNode, func(old *object[*inventory.Node]) { e.store.DeleteNode(old.Name) })
+	return follow(nodes, e.logger, e.failedOf(nodes), listWatcher(client, client.CoreV1().Nodes(), everything), &corev1.Node{}, e.convertNode, e.store.SetNode, func(old *object[*inventory.Node]) { e.store.DeleteNode(old.Name) })
 }
 
 // convertNode says what of a node's annotations cannot be read.

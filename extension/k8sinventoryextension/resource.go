@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -34,6 +35,8 @@ type resource struct {
 	mu     sync.Mutex // guards what follows
 	denied bool       // the API does not allow it
 	broken bool       // the API cannot be reached, or answers with an error
+	// failure is when a list or a watch failed last.
+	failure time.Time
 }
 
 // follow makes an informer that keeps of each object what convert gives, and tells
@@ -98,6 +101,7 @@ func (r *resource) watchError(_ context.Context, _ *cache.Reflector, err error) 
 	r.failed()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.failure = time.Now()
 	switch {
 	case apierrors.IsForbidden(err) || apierrors.IsUnauthorized(err):
 		if !r.denied {
@@ -124,6 +128,13 @@ func (r *resource) state() (synced bool, reason string) {
 	default:
 		return false, "reading"
 	}
+}
+
+// current says whether what is known is what the API has, as far as can be told.
+func (r *resource) current(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.informer.HasSynced() && now.Sub(r.failure) > staleNodes
 }
 
 // settled says whether there is nothing more to wait for.

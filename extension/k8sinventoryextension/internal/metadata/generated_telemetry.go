@@ -25,12 +25,13 @@ func Tracer(settings component.TelemetrySettings) trace.Tracer {
 // TelemetryBuilder provides an interface for components to report telemetry
 // as defined in metadata and user config.
 type TelemetryBuilder struct {
-	meter                            metric.Meter
-	mu                               sync.Mutex
-	registrations                    []metric.Registration
-	ExtensionK8sInventoryObjects     metric.Int64ObservableGauge
-	ExtensionK8sInventorySynced      metric.Int64ObservableGauge
-	ExtensionK8sInventoryWatchErrors metric.Int64Counter
+	meter                                   metric.Meter
+	mu                                      sync.Mutex
+	registrations                           []metric.Registration
+	ExtensionK8sInventoryFlannelDifferences metric.Int64ObservableGauge
+	ExtensionK8sInventoryObjects            metric.Int64ObservableGauge
+	ExtensionK8sInventorySynced             metric.Int64ObservableGauge
+	ExtensionK8sInventoryWatchErrors        metric.Int64Counter
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -42,6 +43,21 @@ type telemetryBuilderOptionFunc func(mb *TelemetryBuilder)
 
 func (tbof telemetryBuilderOptionFunc) apply(mb *TelemetryBuilder) {
 	tbof(mb)
+}
+
+// RegisterExtensionK8sInventoryFlannelDifferencesCallback sets callback for observable ExtensionK8sInventoryFlannelDifferences metric.
+func (builder *TelemetryBuilder) RegisterExtensionK8sInventoryFlannelDifferencesCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.ExtensionK8sInventoryFlannelDifferences, obs: o})
+		return nil
+	}, builder.ExtensionK8sInventoryFlannelDifferences)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
 }
 
 // RegisterExtensionK8sInventoryObjectsCallback sets callback for observable ExtensionK8sInventoryObjects metric.
@@ -102,6 +118,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	}
 	builder.meter = Meter(settings)
 	var err, errs error
+	builder.ExtensionK8sInventoryFlannelDifferences, err = builder.meter.Int64ObservableGauge(
+		"otelcol_extension.k8s.inventory.flannel.differences",
+		metric.WithDescription("Differences between what flannel says of nodes in their annotations and what this host shows, by kind. There are points only where the host is read. [Development]"),
+		metric.WithUnit("{difference}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.ExtensionK8sInventoryObjects, err = builder.meter.Int64ObservableGauge(
 		"otelcol_extension.k8s.inventory.objects",
 		metric.WithDescription("Objects that are known, by resource. Pods that are gone are known for the grace time. [Development]"),
