@@ -5,6 +5,7 @@ package k8sinventoryextension
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -54,6 +55,11 @@ type hostWatch struct {
 	settle  time.Duration
 	delay   time.Duration
 
+	// announced are the nodes as they were told last, for the goroutine that is told of
+	// them; news has something in it after what flannel says of one has changed.
+	announced map[string]*inventory.Node
+	news      chan struct{}
+
 	// for the goroutine that reads
 	tracker *flannel.Tracker
 	nodes   map[string]*inventory.Node // of the reading before
@@ -70,10 +76,39 @@ func newHostWatch(cfg *Config, logger *zap.Logger, store *inventory.Store, curre
 		read:   flannel.Read,
 		watch:  func() (changes, error) { return flannel.Watch() },
 		settle: settleTime, delay: changeDelay,
+		announced: map[string]*inventory.Node{}, news: make(chan struct{}, 1),
 	}
 }
 
-// run reads again and again, and soon after changes.
+// nodeSet hears of a node. Only what flannel makes something of is news.
+func (w *hostWatch) nodeSet(n *inventory.Node) {
+	if w == nil {
+		return
+	}
+	old, ok := w.announced[n.Name]
+	w.announced[n.Name] = n
+	if !ok || !slices.Equal(old.PodCIDRs, n.PodCIDRs) || !reflect.DeepEqual(old.Flannel, n.Flannel) {
+		w.hasNews()
+	}
+}
+
+// nodeGone hears that there is a node no more.
+func (w *hostWatch) nodeGone(name string) {
+	if w == nil {
+		return
+	}
+	delete(w.announced, name)
+	w.hasNews()
+}
+
+func (w *hostWatch) hasNews() {
+	select {
+	case w.news <- struct{}{}:
+	default: // it is known already
+	}
+}
+
+// run reads again and again, and soon after changes of the host or the nodes.
 func (w *hostWatch) run(ctx context.Context) {
 	w.tracker = flannel.NewTracker(w.settle)
 	due := time.NewTimer(0)
@@ -93,6 +128,8 @@ func (w *hostWatch) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-changed:
+			sooner(w.delay)
+		case <-w.news:
 			sooner(w.delay)
 		case <-ended: // what was missed is read, after the next subscription
 			closeChanges(heard)
@@ -202,7 +239,7 @@ func (w *hostWatch) tell(now time.Time, result flannel.Result) (pending bool) {
 	byKind := map[string]int{}
 	for _, d := range c.Appeared {
 		if byKind[d.Kind]++; byKind[d.Kind] <= warningsAtOnce {
-			w.logger.Warn("This host's part of flannel's network is not what annotations say", append(fieldsOf(&d), zap.String("what_to_do", flannel.Kinds[d.Kind]))...)
+			w.logger.Warn("This host's part of flannel's network is not what annotations say", append(fieldsOf(&d), zap.String("host", d.Host), zap.String("what_to_do", flannel.Kinds[d.Kind]))...)
 		}
 	}
 	for kind, n := range byKind {
@@ -213,7 +250,7 @@ func (w *hostWatch) tell(now time.Time, result flannel.Result) (pending bool) {
 	clear(byKind)
 	for _, d := range c.Gone {
 		if byKind[d.Kind]++; byKind[d.Kind] <= warningsAtOnce {
-			w.logger.Info("This host's part of flannel's network is what annotations say again", fieldsOf(&d)...)
+			w.logger.Info("This host's part of flannel's network is what annotations say again", append(fieldsOf(&d), zap.String("host_was", d.Host))...)
 		}
 	}
 	for kind, n := range byKind {
@@ -226,8 +263,7 @@ func (w *hostWatch) tell(now time.Time, result flannel.Result) (pending bool) {
 
 func fieldsOf(d *inventory.FlannelDifference) []zap.Field {
 	return []zap.Field{
-		zap.String("kind", d.Kind), zap.String("node", d.Node), zap.String("subject", d.Subject),
-		zap.String("annotation", d.Annotation), zap.String("host", d.Host),
+		zap.String("kind", d.Kind), zap.String("node", d.Node), zap.String("subject", d.Subject), zap.String("annotation", d.Annotation),
 	}
 }
 

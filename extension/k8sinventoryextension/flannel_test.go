@@ -110,7 +110,10 @@ func TestFlannelDifferenceIsSaidOnce(t *testing.T) {
 	require.False(t, x.look(at(260)))
 	require.Equal(t, 1, x.logs.Len())
 	require.Equal(t, zapcore.InfoLevel, x.logs.All()[0].Level)
-	require.Equal(t, "public_ip", x.logs.All()[0].ContextMap()["kind"])
+	require.Equal(t, map[string]any{
+		"kind": "public_ip", "node": "node-2", "subject": "5a:00:00:00:00:02",
+		"annotation": "10.244.2.0/24 at 192.168.0.2, VTEP 5a:00:00:00:00:02", "host_was": "5a:00:00:00:00:02 dev flannel.1 dst 192.168.0.99",
+	}, x.logs.All()[0].ContextMap())
 	require.Empty(t, x.last().Differences)
 }
 
@@ -215,6 +218,31 @@ func TestFlannelIsNotRead(t *testing.T) {
 	}
 }
 
+func TestFlannelNews(t *testing.T) {
+	x := newWatched(1)
+	for _, tt := range []struct {
+		name   string
+		change func(*inventory.Node)
+		news   int
+	}{
+		{"a node", func(*inventory.Node) {}, 1},
+		{"the same", func(*inventory.Node) {}, 0},
+		{"another zone", func(n *inventory.Node) { n.Zone = "z" }, 0},
+		{"another MAC address", func(n *inventory.Node) { n.Flannel.V4.VTEPMAC[0]++ }, 1},
+		{"as before", func(*inventory.Node) {}, 1},
+		{"another pod network", func(n *inventory.Node) { n.PodCIDRs = nil }, 1},
+		{"no annotations", func(n *inventory.Node) { n.PodCIDRs, n.Flannel = nil, nil }, 1},
+	} {
+		n := flannelNode(2)
+		tt.change(n)
+		x.nodeSet(n)
+		require.Len(t, x.news, tt.news, tt.name)
+		if tt.news > 0 {
+			<-x.news
+		}
+	}
+}
+
 // told are changes that the test makes.
 type told struct {
 	changed, ended chan struct{}
@@ -266,6 +294,11 @@ func TestFlannelIsReadAfterChanges(t *testing.T) {
 	read("after the subscription's end")
 	second.changed <- struct{}{}
 	read("after a change that the next one told")
+	x.nodeSet(flannelNode(2))
+	read("after a node that came")
+	x.nodeSet(flannelNode(2)) // nothing new
+	x.nodeGone("node-2")
+	read("after a node that went")
 	cancel()
 	<-done
 	require.True(t, first.closed.Load())

@@ -116,7 +116,15 @@ func (e *k8sInventory) followPods(client kubernetes.Interface) (*resource, error
 }
 
 func (e *k8sInventory) followNodes(client kubernetes.Interface) (*resource, error) {
-	return follow(nodes, e.logger, e.failedOf(nodes), listWatcher(client, client.CoreV1().Nodes(), everything), &corev1.Node{}, e.convertNode, e.store.SetNode, func(old *object[*inventory.Node]) { e.store.DeleteNode(old.Name) })
+	return follow(nodes, e.logger, e.failedOf(nodes), listWatcher(client, client.CoreV1().Nodes(), everything), &corev1.Node{}, e.convertNode, e.setNode, func(old *object[*inventory.Node]) {
+		e.store.DeleteNode(old.Name)
+		e.host.nodeGone(old.Name)
+	})
+}
+
+func (e *k8sInventory) setNode(n *inventory.Node) {
+	e.store.SetNode(n)
+	e.host.nodeSet(n)
 }
 
 // convertNode says what of a node's annotations cannot be read.
