@@ -22,7 +22,7 @@ ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: build ## Build, and run with the default config (CONFIG=…) as root
@@ -75,6 +75,15 @@ KERNELS ?= 5.10 6.1 6.12 sid
 test-vm: build ## The tests on Debian's KERNELS (5.10 6.1 6.12 sid), emulated, and the table of features (UPDATE=1 writes it)
 	@$(call install,$(VM_PACKAGES))
 	$(GO) run ./internal/vmtest -netprobe $(BIN) -kernels "$(KERNELS)" $(if $(UPDATE),-update) $(VMTEST_FLAGS)
+
+# Where etcd and Kubernetes are; what is not there is built, which takes a quarter of an hour.
+K8S_BIN ?= build/k8s
+.PHONY: test-k8s
+test-k8s: $(addprefix $(K8S_BIN)/,etcd kube-apiserver kube-controller-manager) ## What follows a cluster, with a real API server (builds Kubernetes into K8S_BIN)
+	K8S_BIN=$(abspath $(K8S_BIN)) $(GO) test -count=1 -tags k8s -timeout 20m ./extension/... ./internal/inventory
+
+$(K8S_BIN)/%: | check-go
+	GO=$(GO) internal/k8stest/binaries/build.sh $(@D) $*
 
 .PHONY: bench
 bench: ## Benchmarks of the programs and of the receiver
