@@ -76,7 +76,7 @@ func TestPodByAddress(t *testing.T) {
 	s.SetOwner("rs", Workload{Kind: "Deployment", Name: "web", UID: "d"})
 	want.Workload = Workload{Kind: "Deployment", Name: "web", UID: "d"}
 	require.Equal(t, want, resolve(s, seen(podIP, 10, 11)))
-	s.DeleteOwner("rs")
+	s.SetOwner("rs", Workload{}) // orphaned
 	require.Equal(t, p.Controller, resolve(s, seen(podIP, 10, 11)).Workload)
 
 	require.Equal(t, End{}, resolve(s, seen(addr("203.0.113.1"), 10, 11)))
@@ -316,4 +316,135 @@ func TestNodesByName(t *testing.T) {
 		names = append(names, n.Name)
 	}
 	require.Equal(t, []string{"a", "b"}, names)
+}
+
+// With a Deployment its ReplicaSet goes first, then its pods do.
+func TestPodsOutliveWhatManagesThem(t *testing.T) {
+	s := NewStore(grace)
+	deployment := Workload{Kind: "Deployment", Name: "web", UID: "d"}
+	s.SetOwner("rs", deployment)
+	s.SetPod(pod("web", 0))
+	s.SetPod(pod("web-2", 0, func(p *Pod) { p.Addresses = []netip.Addr{addr("10.244.1.8")} }))
+	s.DeleteOwner("rs")
+	require.Equal(t, deployment, resolve(s, seen(podIP, 10, 11)).Workload)
+	s.SetPod(pod("web", 0)) // told again
+	s.DeletePod("uid-web", at(100))
+	require.Equal(t, deployment, resolve(s, seen(podIP, 10, 11)).Workload, "for what it sent before")
+	s.DeletePod("uid-web-2", at(110))
+	s.Expire(at(165))
+	require.Equal(t, 1, s.Sizes().Owners, "one pod is left")
+	s.Expire(at(1000))
+	require.Zero(t, s.Sizes())
+	require.Empty(t, s.managed)
+	s.SetOwner("other", deployment) // which never had a pod
+	s.DeleteOwner("other")
+	require.Zero(t, s.Sizes())
+}
+
+// Whoever gets an address next has not had it before, also when the one that had it is
+// long forgotten.
+func TestAddressIsNotInherited(t *testing.T) {
+	s := NewStore(0)
+	s.SetPod(pod("old", 0))
+	s.DeletePod("uid-old", at(102.5))
+	s.Expire(at(103))
+	s.SetPod(pod("new", 102)) // of which the API says only the second
+	require.Equal(t, "old", podName(s, seen(podIP, 95, 96)))
+	require.Empty(t, podName(s, seen(podIP, 102.1, 102.2)))
+	s.Expire(at(200))
+	require.Equal(t, 1, s.Sizes().Pods)
+	s.SetPod(pod("new", 102, func(p *Pod) { p.Labels = []KeyValue{{"app", "web"}} }))
+	require.Empty(t, podName(s, seen(podIP, 95, 96)), "that was the old one's")
+	require.Empty(t, podName(s, seen(podIP, 102.1, 102.2)), "that, too")
+	require.Equal(t, "new", podName(s, seen(podIP, 104, 105)))
+}
+
+// An init container may have the same port as a container.
+func TestHostPortThatIsNamedTwice(t *testing.T) {
+	s := NewStore(grace)
+	s.SetNode(node("a"))
+	s.SetPod(pod("exporter", 0, func(p *Pod) { p.HostNetwork, p.HostPorts = true, []Port{{flow.TCP, 80}, {flow.TCP, 80}} }))
+	require.Equal(t, "exporter", podName(s, seen(nodeIP, 10, 11)))
+	s.DeletePod("uid-exporter", at(20))
+	s.Expire(at(1000))
+	require.Empty(t, s.byHostPort)
+}
+
+// What is deleted takes nothing from what shares an address with it.
+func TestServicesThatShareAnAddress(t *testing.T) {
+	s := NewStore(grace)
+	port := func(number uint16) func(*Service) {
+		return func(svc *Service) { svc.Ports = []ServicePort{{Port: Port{flow.TCP, number}}} }
+	}
+	s.SetService(service("web", port(80)))
+	s.SetService(service("mail", port(25)))
+	s.SetService(service("web-2", port(80)))
+	s.SetService(service("web", port(80))) // told again: who came last stays it
+	require.Equal(t, "web-2", resolve(s, seen(cluster, 1, 2)).Service.Name)
+	s.DeleteService("default", "web-2")
+	require.Equal(t, "web", resolve(s, seen(cluster, 1, 2)).Service.Name)
+	q := seen(cluster, 1, 2)
+	q.Port = 0
+	require.Equal(t, End{InCluster: true}, resolve(s, q), "it may be either's")
+	s.DeleteService("default", "mail")
+	require.Equal(t, "web", resolve(s, q).Service.Name)
+	s.DeleteService("default", "web")
+	require.Empty(t, s.anyPort)
+	require.Empty(t, s.frontends)
+}
+
+// As k3s' load balancer does it: of a node's address a service has its own port.
+func TestServiceAtANodesAddress(t *testing.T) {
+	s := NewStore(grace)
+	s.SetNode(node("a"))
+	svc := service("ingress", func(svc *Service) { svc.Addresses = append(svc.Addresses, nodeIP) })
+	s.SetService(svc)
+	s.SetPod(pod("exporter", 0, func(p *Pod) { p.HostNetwork, p.HostPorts = true, []Port{{flow.TCP, 9100}} }))
+	require.Equal(t, End{Service: svc, Node: s.nodes["a"], InCluster: true}, resolve(s, seen(nodeIP, 1, 2)))
+	q := seen(nodeIP, 1, 2)
+	q.Port = 9100
+	require.Equal(t, "exporter", podName(s, q))
+	q.Port = 22
+	require.Equal(t, End{Node: s.nodes["a"], InCluster: true}, resolve(s, q))
+}
+
+// A node that comes back under another name: the old one is told of until it is deleted.
+func TestNodesThatShareAnAddress(t *testing.T) {
+	s := NewStore(grace)
+	change := func(n *Node) { n.Flannel = &Flannel{V4: &FlannelBackend{PublicIP: addr("198.51.100.1")}} }
+	s.SetNode(node("old", change))
+	s.SetNode(node("new", change))
+	is := func(name string) {
+		t.Helper()
+		require.Equal(t, name, resolve(s, seen(nodeIP, 1, 2)).Node.Name)
+		require.Equal(t, name, resolve(s, seen(addr("10.244.1.200"), 1, 2)).Node.Name)
+		require.Equal(t, name, s.NodeByTunnelEnd(addr("198.51.100.1")).Name)
+	}
+	is("new")
+	s.SetNode(node("old", change)) // it is not ready
+	is("new")
+	s.DeleteNode("old")
+	is("new")
+	s.DeleteNode("new")
+	require.Equal(t, End{}, resolve(s, seen(addr("10.244.1.200"), 1, 2)))
+	require.Empty(t, s.tunnelEnds)
+}
+
+// Endpoints move from one slice of a service to another.
+func TestBackendInTwoSlices(t *testing.T) {
+	s := NewStore(grace)
+	s.SetPod(pod("db-0", 0))
+	s.SetService(service("db", func(svc *Service) { svc.Headless, svc.Addresses = true, nil }))
+	slice := func(uid UID, service string) *Endpoints {
+		return &Endpoints{UID: uid, Namespace: "default", Service: service, Addresses: []netip.Addr{podIP}, Ports: []Port{{flow.TCP, 80}}}
+	}
+	s.SetEndpoints(slice("e1", "db"))
+	s.SetEndpoints(slice("e2", "db"))
+	s.SetEndpoints(slice("e3", "")) // is of no service
+	require.Equal(t, "db", resolve(s, seen(podIP, 1, 2)).Service.Name)
+	s.DeleteEndpoints("e1")
+	require.NotNil(t, resolve(s, seen(podIP, 1, 2)).Service)
+	s.DeleteEndpoints("e2")
+	s.DeleteEndpoints("e3")
+	require.Empty(t, s.backends)
 }

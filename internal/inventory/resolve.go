@@ -5,13 +5,13 @@ package inventory
 
 import (
 	"net/netip"
-	"time"
 )
 
 var _ Resolver = (*Store)(nil)
 
 // Resolve implements Resolver. A container's ID tells best; then the service that
-// an address and a port are of, the pod that had the address, and the node.
+// an address and a port are of, the pod that had the address, the node, and the service
+// that has the address with other ports, if it is the only one.
 func (s *Store) Resolve(q *Query, end *End) bool {
 	*end = End{}
 	s.mu.RLock()
@@ -22,8 +22,9 @@ func (s *Store) Resolve(q *Query, end *End) bool {
 			return true
 		}
 	}
-	if svc := s.service(q); svc != nil {
-		end.Service, end.InCluster = svc, true
+	if svc := s.frontends.get(frontend{q.Addr, portOf(q)}); svc != nil {
+		// an external address may be a node's
+		end.Service, end.Node, end.InCluster = svc, s.nodeByAddr.get(q.Addr), true
 		return true
 	}
 	if holders, ok := s.byAddr[q.Addr]; ok {
@@ -36,8 +37,15 @@ func (s *Store) Resolve(q *Query, end *End) bool {
 		}
 		return true
 	}
-	if n, ok := s.nodeByAddr[q.Addr]; ok {
+	if n := s.nodeByAddr.get(q.Addr); n != nil {
 		s.setNode(end, n, q)
+		return true
+	}
+	if sharers := s.anyPort[q.Addr]; len(sharers) > 0 {
+		end.InCluster = true
+		if len(sharers) == 1 {
+			end.Service = sharers[0]
+		}
 		return true
 	}
 	if n := s.podCIDRs.find(q.Addr); n != nil {
@@ -52,25 +60,21 @@ func (s *Store) setPod(end *End, p *Pod) {
 	end.Node = s.nodes[p.Node]
 	end.Workload = p.Controller
 	if owner, ok := s.owners[p.Controller.UID]; ok {
-		end.Workload = owner
+		end.Workload = owner.Workload
 	}
-}
-
-// service gives that which is reached by an address, on one of its ports, or on
-// any where the packet has none or none of them.
-func (s *Store) service(q *Query) *Service {
-	if svc, ok := s.frontends[frontend{q.Addr, portOf(q)}]; ok {
-		return svc
-	}
-	return s.anyPort[q.Addr]
 }
 
 // headless gives the service whose backend a pod's port is, where that is reached
 // by the pod's own address and no other service has the same backend.
 func (s *Store) headless(q *Query) *Service {
 	names := s.backends[backend{q.Addr, portOf(q)}]
-	if len(names) != 1 {
+	if len(names) == 0 {
 		return nil
+	}
+	for _, other := range names[1:] {
+		if other != names[0] {
+			return nil
+		}
 	}
 	if svc := s.services[names[0]]; svc != nil && svc.Headless {
 		return svc
@@ -89,54 +93,22 @@ func (s *Store) setNode(end *End, n *Node, q *Query) {
 		s.setPod(end, p)
 		return
 	}
-	end.Service = s.nodePorts[portOf(q)]
+	end.Service = s.nodePorts.get(portOf(q))
 }
 
 // NodeByTunnelEnd implements Resolver.
 func (s *Store) NodeByTunnelEnd(addr netip.Addr) *Node {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if n, ok := s.tunnelEnds[addr]; ok {
+	if n := s.tunnelEnds.get(addr); n != nil {
 		return n
 	}
-	return s.nodeByAddr[addr]
-}
-
-// The API tells times in whole seconds, cut, by its own clock or a node's.
-const (
-	// untilSlack is how much later than Until an end may have been.
-	untilSlack = time.Second
-	// fromSlack is how much earlier than From a beginning may have been, where nobody
-	// else can have sent.
-	fromSlack = 30 * time.Second
-)
-
-// holderAt gives the pod that had what several had in turn while packets were seen,
-// which are in the order of From. Nil where nobody had it, or two may have.
-func holderAt(holders []*Pod, first, last time.Time) *Pod {
-	var found *Pod
-	for _, p := range holders {
-		if !p.Until.IsZero() && !p.Until.Add(untilSlack).After(first) {
-			continue // it had ended
-		}
-		from := p.From
-		if len(holders) == 1 {
-			from = from.Add(-fromSlack)
-		}
-		if from.After(last) {
-			continue // another had it before, or nobody
-		}
-		if found != nil {
-			return nil
-		}
-		found = p
-	}
-	return found
+	return s.nodeByAddr.get(addr)
 }
 
 // prefixes finds the longest of those that an address is in.
 type prefixes struct {
-	byPrefix map[netip.Prefix]*Node
+	byPrefix holders[netip.Prefix, Node]
 	// bits has how many prefixes there are of each length, of IPv4 and IPv6.
 	bits4 [33]int
 	bits6 [129]int
@@ -149,16 +121,17 @@ func (p *prefixes) lengths(of netip.Addr) []int {
 	return p.bits6[:]
 }
 
-func (p *prefixes) set(prefix netip.Prefix, n *Node) {
-	if _, ok := p.byPrefix[prefix]; !ok {
+func (p *prefixes) put(prefix netip.Prefix, n, old *Node) {
+	if len(p.byPrefix[prefix]) == 0 {
 		p.lengths(prefix.Addr())[prefix.Bits()]++
 	}
-	p.byPrefix[prefix] = n
+	p.byPrefix.put(prefix, n, old)
 }
 
-func (p *prefixes) forget(prefix netip.Prefix, n *Node) {
-	if p.byPrefix[prefix] == n {
-		delete(p.byPrefix, prefix)
+func (p *prefixes) drop(prefix netip.Prefix, n *Node) {
+	had := len(p.byPrefix[prefix])
+	p.byPrefix.drop(prefix, n)
+	if had > 0 && len(p.byPrefix[prefix]) == 0 {
 		p.lengths(prefix.Addr())[prefix.Bits()]--
 	}
 }
@@ -173,7 +146,7 @@ func (p *prefixes) find(addr netip.Addr) *Node {
 		if err != nil {
 			return nil // the address is not valid
 		}
-		if n, ok := p.byPrefix[prefix]; ok {
+		if n := p.byPrefix.get(prefix); n != nil {
 			return n
 		}
 	}

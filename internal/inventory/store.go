@@ -22,27 +22,36 @@ type Store struct {
 
 	mu   sync.RWMutex // guards all that follows
 	pods map[UID]*Pod
-	// byAddr has the pods that have, or had, an address of their own, in the order of From.
-	byAddr      map[netip.Addr][]*Pod
+	// byAddr has the pods that have, or had, an address of their own.
+	byAddr      map[netip.Addr][]holding
 	byContainer map[string]*Pod
-	// byHostPort has the pods that have a port of a node, by the node.
-	byHostPort map[hostPort][]*Pod
+	// byHostPort has the pods that have, or had, a port of a node.
+	byHostPort map[hostPort][]holding
 	gone       []*Pod // in the order of Until
 
-	owners map[UID]Workload
+	owners map[UID]ownership
+	// managed counts the pods by the object that manages them.
+	managed map[UID]int
 
 	nodes      map[string]*Node
-	nodeByAddr map[netip.Addr]*Node
-	tunnelEnds map[netip.Addr]*Node
+	nodeByAddr holders[netip.Addr, Node]
+	tunnelEnds holders[netip.Addr, Node]
 	podCIDRs   prefixes
 
 	services  map[serviceName]*Service
-	frontends map[frontend]*Service
-	anyPort   map[netip.Addr]*Service // a service's address, whatever the port
-	nodePorts map[Port]*Service
+	frontends holders[frontend, Service]
+	anyPort   holders[netip.Addr, Service] // a service's address, whatever the port
+	nodePorts holders[Port, Service]
 
-	slices   map[UID]*Endpoints
+	slices map[UID]*Endpoints
+	// backends has a service once for each slice that names the backend.
 	backends map[backend][]serviceName
+}
+
+// ownership is what manages an object that manages pods.
+type ownership struct {
+	Workload
+	gone bool // the object is, and some of its pods are still known
 }
 
 type hostPort struct {
@@ -59,15 +68,16 @@ type frontend struct {
 
 type backend = frontend
 
-// NewStore gives an empty one. Pods that are gone stay known for grace.
+// NewStore gives an empty one. Pods that are gone stay known for grace, and for as long
+// as the next one with their address could be taken for the one that had it.
 func NewStore(grace time.Duration) *Store {
 	return &Store{
-		grace: grace,
-		pods:  map[UID]*Pod{}, byAddr: map[netip.Addr][]*Pod{}, byContainer: map[string]*Pod{}, byHostPort: map[hostPort][]*Pod{},
-		owners: map[UID]Workload{},
-		nodes:  map[string]*Node{}, nodeByAddr: map[netip.Addr]*Node{}, tunnelEnds: map[netip.Addr]*Node{},
-		podCIDRs: prefixes{byPrefix: map[netip.Prefix]*Node{}},
-		services: map[serviceName]*Service{}, frontends: map[frontend]*Service{}, anyPort: map[netip.Addr]*Service{}, nodePorts: map[Port]*Service{},
+		grace: max(grace, fromSlack),
+		pods:  map[UID]*Pod{}, byAddr: map[netip.Addr][]holding{}, byContainer: map[string]*Pod{}, byHostPort: map[hostPort][]holding{},
+		owners: map[UID]ownership{}, managed: map[UID]int{},
+		nodes: map[string]*Node{}, nodeByAddr: holders[netip.Addr, Node]{}, tunnelEnds: holders[netip.Addr, Node]{},
+		podCIDRs: prefixes{byPrefix: holders[netip.Prefix, Node]{}},
+		services: map[serviceName]*Service{}, frontends: holders[frontend, Service]{}, anyPort: holders[netip.Addr, Service]{}, nodePorts: holders[Port, Service]{},
 		slices: map[UID]*Endpoints{}, backends: map[backend][]serviceName{},
 	}
 }
@@ -83,17 +93,13 @@ func (s *Store) Ready() bool { return s.ready.Load() }
 func (s *Store) SetPod(p *Pod) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.pods[p.UID]; ok {
-		s.unindexPod(old)
-		if len(p.Addresses) == 0 {
-			// A pod that has ended loses its addresses in the API: it had them until then.
-			kept := *p
-			kept.Addresses = old.Addresses
-			p = &kept
-		}
+	if old, ok := s.pods[p.UID]; ok && len(p.Addresses) == 0 && len(old.Addresses) > 0 {
+		// A pod that has ended loses its addresses in the API: it had them until then.
+		kept := *p
+		kept.Addresses = old.Addresses
+		p = &kept
 	}
-	s.pods[p.UID] = p
-	s.indexPod(p)
+	s.putPod(p)
 	if !p.Until.IsZero() {
 		s.expireLater(p)
 	}
@@ -111,10 +117,18 @@ func (s *Store) DeletePod(uid UID, at time.Time) {
 	if p.Until.IsZero() {
 		p.Until = at
 	}
-	s.unindexPod(old)
-	s.pods[uid] = &p
-	s.indexPod(&p)
+	s.putPod(&p)
 	s.expireLater(&p)
+}
+
+// putPod puts a pod into the place of what it was before.
+func (s *Store) putPod(p *Pod) {
+	old := s.pods[p.UID]
+	s.pods[p.UID] = p
+	s.indexPod(p, old)
+	if old != nil {
+		s.unindexPod(old)
+	}
 }
 
 // expireLater notes that a pod is to be forgotten.
@@ -138,82 +152,103 @@ func (s *Store) Expire(now time.Time) {
 	s.gone = slices.Delete(s.gone, 0, over)
 }
 
-func (s *Store) indexPod(p *Pod) {
+func (s *Store) indexPod(p, old *Pod) {
+	if p.Controller.UID != "" {
+		s.managed[p.Controller.UID]++
+	}
 	for _, id := range p.ContainerIDs {
 		s.byContainer[id] = p
 	}
 	for _, port := range p.HostPorts {
-		key := hostPort{p.Node, port}
-		s.byHostPort[key] = append(s.byHostPort[key], p)
+		hold(s.byHostPort, hostPort{p.Node, port}, p, old)
 	}
 	if p.HostNetwork {
 		return
 	}
 	for _, addr := range p.Addresses {
-		holders := s.byAddr[addr]
-		at, _ := slices.BinarySearchFunc(holders, p.From, func(have *Pod, from time.Time) int { return have.From.Compare(from) })
-		s.byAddr[addr] = slices.Insert(holders, at, p)
+		hold(s.byAddr, addr, p, old)
 	}
 }
 
+// unindexPod forgets a pod where nothing has come into its place.
 func (s *Store) unindexPod(p *Pod) {
+	s.unmanage(p.Controller.UID)
 	for _, id := range p.ContainerIDs {
 		if s.byContainer[id] == p {
 			delete(s.byContainer, id)
 		}
 	}
 	for _, port := range p.HostPorts {
-		remove(s.byHostPort, hostPort{p.Node, port}, p)
+		release(s.byHostPort, hostPort{p.Node, port}, p)
 	}
 	if p.HostNetwork {
 		return
 	}
 	for _, addr := range p.Addresses {
-		remove(s.byAddr, addr, p)
+		release(s.byAddr, addr, p)
 	}
 }
 
-// remove takes a value out of a list in a map, and the list when it is empty.
-func remove[K, V comparable](from map[K][]V, key K, value V) {
-	list := slices.DeleteFunc(from[key], func(have V) bool { return have == value })
-	if len(list) == 0 {
-		delete(from, key)
+// unmanage takes that an object has one pod less.
+func (s *Store) unmanage(by UID) {
+	if by == "" {
 		return
 	}
-	from[key] = list
+	if s.managed[by]--; s.managed[by] > 0 {
+		return
+	}
+	delete(s.managed, by)
+	if s.owners[by].gone {
+		delete(s.owners, by)
+	}
 }
 
 // SetOwner takes what manages an object that manages pods: the Deployment of a
-// ReplicaSet, the CronJob of a Job.
+// ReplicaSet, the CronJob of a Job. Its Kind is "" where nothing does.
 func (s *Store) SetOwner(of UID, owner Workload) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.owners[of] = owner
+	if owner.Kind == "" {
+		delete(s.owners, of)
+		return
+	}
+	s.owners[of] = ownership{Workload: owner}
 }
 
-// DeleteOwner forgets that.
+// DeleteOwner takes that the object is gone. With a Deployment its ReplicaSet goes
+// before the pods do, and they were the Deployment's to their end.
 func (s *Store) DeleteOwner(of UID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.owners, of)
+	owner, ok := s.owners[of]
+	if !ok {
+		return
+	}
+	if s.managed[of] == 0 {
+		delete(s.owners, of)
+		return
+	}
+	owner.gone = true
+	s.owners[of] = owner
 }
 
 // SetNode takes a node, or what has become of it.
 func (s *Store) SetNode(n *Node) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.nodes[n.Name]; ok {
-		s.unindexNode(old)
-	}
+	old := s.nodes[n.Name]
 	s.nodes[n.Name] = n
 	for _, addr := range n.Addresses {
-		s.nodeByAddr[addr] = n
+		s.nodeByAddr.put(addr, n, old)
 	}
 	for _, addr := range n.tunnelEnds() {
-		s.tunnelEnds[addr] = n
+		s.tunnelEnds.put(addr, n, old)
 	}
 	for _, prefix := range n.PodCIDRs {
-		s.podCIDRs.set(prefix.Masked(), n)
+		s.podCIDRs.put(prefix.Masked(), n, old)
+	}
+	if old != nil {
+		s.unindexNode(old)
 	}
 }
 
@@ -227,20 +262,16 @@ func (s *Store) DeleteNode(name string) {
 	}
 }
 
+// unindexNode forgets a node where nothing has come into its place.
 func (s *Store) unindexNode(n *Node) {
-	forget(s.nodeByAddr, n.Addresses, n)
-	forget(s.tunnelEnds, n.tunnelEnds(), n)
-	for _, prefix := range n.PodCIDRs {
-		s.podCIDRs.forget(prefix.Masked(), n)
+	for _, addr := range n.Addresses {
+		s.nodeByAddr.drop(addr, n)
 	}
-}
-
-// forget removes keys that still have a value.
-func forget[K, V comparable](from map[K]V, keys []K, value V) {
-	for _, key := range keys {
-		if from[key] == value {
-			delete(from, key)
-		}
+	for _, addr := range n.tunnelEnds() {
+		s.tunnelEnds.drop(addr, n)
+	}
+	for _, prefix := range n.PodCIDRs {
+		s.podCIDRs.drop(prefix.Masked(), n)
 	}
 }
 
@@ -270,20 +301,21 @@ func (s *Store) SetService(svc *Service) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	name := serviceName{svc.Namespace, svc.Name}
-	if old, ok := s.services[name]; ok {
-		s.unindexService(old)
-	}
+	old := s.services[name]
 	s.services[name] = svc
 	for _, addr := range svc.Addresses {
-		s.anyPort[addr] = svc
+		s.anyPort.put(addr, svc, old)
 		for _, port := range svc.Ports {
-			s.frontends[frontend{addr, port.Port}] = svc
+			s.frontends.put(frontend{addr, port.Port}, svc, old)
 		}
 	}
 	for _, port := range svc.Ports {
 		if port.NodePort != 0 {
-			s.nodePorts[Port{port.Protocol, port.NodePort}] = svc
+			s.nodePorts.put(Port{port.Protocol, port.NodePort}, svc, old)
 		}
+	}
+	if old != nil {
+		s.unindexService(old)
 	}
 }
 
@@ -298,15 +330,16 @@ func (s *Store) DeleteService(namespace, name string) {
 	}
 }
 
+// unindexService forgets a service where nothing has come into its place.
 func (s *Store) unindexService(svc *Service) {
-	forget(s.anyPort, svc.Addresses, svc)
 	for _, addr := range svc.Addresses {
+		s.anyPort.drop(addr, svc)
 		for _, port := range svc.Ports {
-			forget(s.frontends, []frontend{{addr, port.Port}}, svc)
+			s.frontends.drop(frontend{addr, port.Port}, svc)
 		}
 	}
 	for _, port := range svc.Ports {
-		forget(s.nodePorts, []Port{{port.Protocol, port.NodePort}}, svc)
+		s.nodePorts.drop(Port{port.Protocol, port.NodePort}, svc)
 	}
 }
 
@@ -320,9 +353,7 @@ func (s *Store) SetEndpoints(e *Endpoints) {
 	s.slices[e.UID] = e
 	name := serviceName{e.Namespace, e.Service}
 	for key := range e.all() {
-		if !slices.Contains(s.backends[key], name) {
-			s.backends[key] = append(s.backends[key], name)
-		}
+		s.backends[key] = append(s.backends[key], name)
 	}
 }
 
@@ -339,12 +370,24 @@ func (s *Store) DeleteEndpoints(uid UID) {
 func (s *Store) unindexEndpoints(e *Endpoints) {
 	name := serviceName{e.Namespace, e.Service}
 	for key := range e.all() {
-		remove(s.backends, key, name)
+		names := s.backends[key]
+		if at := slices.Index(names, name); at >= 0 {
+			names = slices.Delete(names, at, at+1) // once: another slice may name it, too
+		}
+		if len(names) == 0 {
+			delete(s.backends, key)
+			continue
+		}
+		s.backends[key] = names
 	}
 }
 
+// all gives the backends. Those that are no service's are nobody's.
 func (e *Endpoints) all() func(yield func(backend) bool) {
 	return func(yield func(backend) bool) {
+		if e.Service == "" {
+			return
+		}
 		for _, addr := range e.Addresses {
 			for _, port := range e.Ports {
 				if !yield(backend{addr, port}) {
