@@ -5,6 +5,7 @@ package k8sinventoryextension
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,18 +69,31 @@ func podFrom(p *corev1.Pod) time.Time {
 }
 
 // podUntil is when the last container of a pod that has ended did so; zero for one
-// that has not.
+// that has not. Init containers may be the last: sidecars are.
 func podUntil(p *corev1.Pod) time.Time {
 	if p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed {
 		return time.Time{}
 	}
 	until := podFrom(p)
-	for i := range p.Status.ContainerStatuses {
-		if t := p.Status.ContainerStatuses[i].State.Terminated; t != nil && t.FinishedAt.Time.After(until) {
-			until = t.FinishedAt.Time
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		for i := range list {
+			if t := list[i].State.Terminated; t != nil && t.FinishedAt.After(until) {
+				until = t.FinishedAt.Time
+			}
+		}
+	}
+	// Of a pod whose node is gone nobody tells when its containers ended.
+	for i := range p.Status.Conditions {
+		if c := &p.Status.Conditions[i]; c.Type == corev1.DisruptionTarget && c.Status == corev1.ConditionTrue && c.LastTransitionTime.After(until) && runs(p) {
+			until = c.LastTransitionTime.Time
 		}
 	}
 	return until
+}
+
+// runs says whether a container still does, as far as is known.
+func runs(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool { return s.State.Running != nil })
 }
 
 // appendContainers adds the container that is there, and the one that was before.

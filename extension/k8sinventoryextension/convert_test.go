@@ -97,6 +97,18 @@ func TestConvertPodTimes(t *testing.T) {
 		p.Status.ContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{FinishedAt: later(60)}
 	})
 	require.Equal(t, later(60).Time, c.pod(ended).Until)
+	sidecar := testPod(func(p *corev1.Pod) {
+		p.Status.Phase = corev1.PodSucceeded
+		p.Status.ContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{FinishedAt: later(60)}
+		p.Status.InitContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{FinishedAt: later(65)}
+	})
+	require.Equal(t, later(65).Time, c.pod(sidecar).Until)
+	lost := testPod(func(p *corev1.Pod) {
+		p.Status.Phase = corev1.PodFailed
+		p.Status.ContainerStatuses[0].State.Running = &corev1.ContainerStateRunning{}
+		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: later(90)})
+	})
+	require.Equal(t, later(90).Time, c.pod(lost).Until, "its node is gone")
 	never := testPod(func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })
 	require.Equal(t, later(3).Time, c.pod(never).Until, "nothing of it ran")
 }
