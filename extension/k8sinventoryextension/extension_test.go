@@ -6,7 +6,10 @@ package k8sinventoryextension
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	fakemetadata "k8s.io/client-go/metadata/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -32,7 +36,7 @@ import (
 
 const patience = 20 * time.Second
 
-// cluster is an API that keeps what tests put into it.
+// cluster is an API that keeps what tests put into it, or without clients a real one.
 type cluster struct {
 	typed    *fake.Clientset
 	metadata *fakemetadata.FakeMetadataClient
@@ -63,7 +67,9 @@ func (c *cluster) start(t *testing.T, change ...func(*Config)) *k8sInventory {
 	set.Logger, c.logs = zap.New(core), logs
 	e, err := newInventory(set, cfg)
 	require.NoError(t, err)
-	e.connect = func() (clients, error) { return clients{c.typed, c.metadata}, nil }
+	if c.typed != nil {
+		e.connect = func() (clients, error) { return clients{c.typed, c.metadata}, nil }
+	}
 	if c.before != nil {
 		c.before(e)
 	}
@@ -250,4 +256,58 @@ func TestStartThatCannotBe(t *testing.T) {
 	require.ErrorContains(t, start(func(cfg *Config) { cfg.Kubeconfig = "testdata/none" }), "testdata/none")
 	require.ErrorContains(t, start(func(cfg *Config) { cfg.Kubeconfig, cfg.Context = "testdata/nowhere.kubeconfig", "none" }), "none")
 	require.NoError(t, start(func(cfg *Config) { cfg.Kubeconfig, cfg.Context = "testdata/nowhere.kubeconfig", "elsewhere" }))
+}
+
+// An API that is away after it has been read is told of, and that it is back.
+func TestOutageIsTold(t *testing.T) {
+	c := newCluster(t, testPod())
+	back := make(chan struct{})
+	refused := fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
+	c.typed.PrependWatchReactor("pods", func(clienttesting.Action) (bool, watch.Interface, error) {
+		select {
+		case <-back:
+			return false, nil, nil
+		default:
+			return true, nil, refused
+		}
+	})
+	e := c.start(t)
+	eventually(t, "all to be read", e.Ready)
+	eventually(t, "several tries", func() bool { return c.sum(t, "otelcol_extension.k8s.inventory.watch.errors") >= 2 })
+	warnings := c.logs.FilterLevelExact(zapcore.WarnLevel).All()
+	require.Len(t, warnings, 1)
+	require.Equal(t, "pods", warnings[0].ContextMap()["resource"])
+	require.True(t, podIs(e, "web-5f6d-x")())
+	close(back)
+	eventually(t, "it to be back", func() bool { return c.logs.FilterMessageSnippet("can be read now").Len() == 1 })
+}
+
+// sum gives a counter of the extension's own.
+func (c *cluster) sum(t *testing.T, name string) int64 {
+	t.Helper()
+	m, err := c.tt.GetMetric(name)
+	if err != nil {
+		return 0 // nothing has been counted
+	}
+	var out int64
+	for _, dp := range m.Data.(metricdata.Sum[int64]).DataPoints {
+		out += dp.Value
+	}
+	return out
+}
+
+// An API that has just started denies all, until it knows who may do what.
+func TestDenialThatIsOverSoon(t *testing.T) {
+	c := newCluster(t, testPod())
+	var once sync.Once
+	c.typed.PrependReactor("list", "pods", func(clienttesting.Action) (handled bool, _ runtime.Object, err error) {
+		once.Do(func() {
+			handled, err = true, apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", errors.New("not yet"))
+		})
+		return handled, nil, err
+	})
+	e := c.start(t)
+	eventually(t, "all to be read", e.Ready)
+	require.True(t, podIs(e, "web-5f6d-x")(), "ready is when all is known")
+	require.Empty(t, c.logs.FilterLevelExact(zapcore.WarnLevel).All())
 }

@@ -391,7 +391,7 @@ func TestNodesAreCurrent(t *testing.T) {
 	now := time.Now()
 	require.True(t, e.nodesCurrent(now))
 	for _, r := range e.resources {
-		r.watchError(context.Background(), nil, errors.New("connection refused"))
+		r.listed(context.Background(), errors.New("connection refused"))
 	}
 	require.False(t, e.nodesCurrent(now.Add(time.Minute)))
 	require.True(t, e.nodesCurrent(now.Add(staleNodes+time.Minute)))

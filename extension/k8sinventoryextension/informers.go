@@ -85,25 +85,34 @@ type lister[L runtime.Object] interface {
 	Watch(context.Context, metav1.ListOptions) (watch.Interface, error)
 }
 
-// listWatcher reads the objects that have the fields. It asks the client whether it can
-// list by watching, which is how an API server need not build whole lists.
-func listWatcher[L runtime.Object](client any, objects lister[L], fields string) cache.ListerWatcher {
+// listWatcher reads the objects that have the fields, and tells the resource how that
+// goes. It asks the client whether it can list by watching, which is how an API server
+// need not build whole lists.
+func listWatcher[L runtime.Object](r *resource, client any, objects lister[L], fields string) cache.ListerWatcher {
 	return cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = fields
-			return objects.List(ctx, o)
+			list, err := objects.List(ctx, o)
+			r.listed(ctx, err)
+			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.FieldSelector = fields
-			return objects.Watch(ctx, o)
+			w, err := objects.Watch(ctx, o)
+			r.watched(ctx, o, err)
+			return w, err
 		},
 	}, client)
 }
 
-// failedOf counts failures of a resource.
-func (e *k8sInventory) failedOf(name string) func() {
+// newResource gives one that is not followed yet.
+func (e *k8sInventory) newResource(name string) *resource {
 	option := metric.WithAttributeSet(attribute.NewSet(attribute.String("resource", name)))
-	return func() { e.own.ExtensionK8sInventoryWatchErrors.Add(context.Background(), 1, option) }
+	return &resource{
+		name: name, logger: e.logger.With(zap.String("resource", name)),
+		count:   func() { e.own.ExtensionK8sInventoryWatchErrors.Add(context.Background(), 1, option) },
+		failing: map[verb]failure{},
+	}
 }
 
 func (e *k8sInventory) followPods(client kubernetes.Interface) (*resource, error) {
@@ -112,11 +121,13 @@ func (e *k8sInventory) followPods(client kubernetes.Interface) (*resource, error
 		selector = fields.OneTermEqualSelector("spec.nodeName", e.cfg.Node).String()
 	}
 	c := &converter{labels: e.cfg.Labels, annotations: e.cfg.Annotations}
-	return follow("pods", e.logger, e.failedOf("pods"), listWatcher(client, client.CoreV1().Pods(metav1.NamespaceAll), selector), &corev1.Pod{}, c.pod, e.store.SetPod, func(old *object[*inventory.Pod]) { e.store.DeletePod(old.value.UID, time.Now()) })
+	r := e.newResource("pods")
+	return follow(r, listWatcher(r, client, client.CoreV1().Pods(metav1.NamespaceAll), selector), &corev1.Pod{}, c.pod, e.store.SetPod, func(old *object[*inventory.Pod]) { e.store.DeletePod(old.value.UID, time.Now()) })
 }
 
 func (e *k8sInventory) followNodes(client kubernetes.Interface) (*resource, error) {
-	return follow(nodes, e.logger, e.failedOf(nodes), listWatcher(client, client.CoreV1().Nodes(), everything), &corev1.Node{}, e.convertNode, e.setNode, func(old *object[*inventory.Node]) {
+	r := e.newResource(nodes)
+	return follow(r, listWatcher(r, client, client.CoreV1().Nodes(), everything), &corev1.Node{}, e.convertNode, e.setNode, func(old *object[*inventory.Node]) {
 		e.store.DeleteNode(old.Name)
 		e.host.nodeGone(old.Name)
 	})
@@ -137,16 +148,19 @@ func (e *k8sInventory) convertNode(n *corev1.Node) *inventory.Node {
 }
 
 func (e *k8sInventory) followServices(client kubernetes.Interface) (*resource, error) {
-	return follow("services", e.logger, e.failedOf("services"), listWatcher(client, client.CoreV1().Services(metav1.NamespaceAll), everything), &corev1.Service{}, convertService, e.store.SetService, func(old *object[*inventory.Service]) { e.store.DeleteService(old.Namespace, old.Name) })
+	r := e.newResource("services")
+	return follow(r, listWatcher(r, client, client.CoreV1().Services(metav1.NamespaceAll), everything), &corev1.Service{}, convertService, e.store.SetService, func(old *object[*inventory.Service]) { e.store.DeleteService(old.Namespace, old.Name) })
 }
 
 func (e *k8sInventory) followEndpoints(client kubernetes.Interface) (*resource, error) {
-	return follow("endpointslices", e.logger, e.failedOf("endpointslices"), listWatcher(client, client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), everything), &discoveryv1.EndpointSlice{}, convertEndpoints, e.store.SetEndpoints, func(old *object[*inventory.Endpoints]) { e.store.DeleteEndpoints(old.value.UID) })
+	r := e.newResource("endpointslices")
+	return follow(r, listWatcher(r, client, client.DiscoveryV1().EndpointSlices(metav1.NamespaceAll), everything), &discoveryv1.EndpointSlice{}, convertEndpoints, e.store.SetEndpoints, func(old *object[*inventory.Endpoints]) { e.store.DeleteEndpoints(old.value.UID) })
 }
 
 // followOwners follows the metadata of a kind whose objects have owners of their own.
 func (e *k8sInventory) followOwners(client clientmetadata.Interface, kind schema.GroupVersionResource) (*resource, error) {
-	return follow(kind.Resource, e.logger, e.failedOf(kind.Resource), listWatcher(client, client.Resource(kind), everything), &metav1.PartialObjectMetadata{}, convertOwner, e.setOwner, func(old *object[owned]) { e.store.DeleteOwner(old.value.uid) })
+	r := e.newResource(kind.Resource)
+	return follow(r, listWatcher(r, client, client.Resource(kind), everything), &metav1.PartialObjectMetadata{}, convertOwner, e.setOwner, func(old *object[owned]) { e.store.DeleteOwner(old.value.uid) })
 }
 
 // owned is an object with what manages it.
@@ -160,9 +174,5 @@ func convertOwner(m *metav1.PartialObjectMetadata) owned {
 }
 
 func (e *k8sInventory) setOwner(o owned) {
-	if o.owner.Kind == "" {
-		e.store.DeleteOwner(o.uid) // it is the workload itself
-		return
-	}
 	e.store.SetOwner(o.uid, o.owner)
 }
