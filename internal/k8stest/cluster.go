@@ -116,7 +116,7 @@ func (c *Cluster) SpawnAPIServer(t testing.TB) {
 // seen in the API.
 func (c *Cluster) StartControllers(t testing.TB) {
 	t.Helper()
-	kubeconfig := c.Kubeconfig(t, "system:kube-controller-manager")
+	kubeconfig := c.Kubeconfig(t, "system:kube-controller-manager", "system:masters") // all controllers are this one user
 	c.controllers = c.spawn(t, "kube-controller-manager",
 		"--kubeconfig="+kubeconfig, "--secure-port=0", "--leader-elect=false", "--use-service-account-credentials=false",
 		"--service-account-private-key-file="+c.path("accounts.key"), "--root-ca-file="+c.path("ca.crt"),
