@@ -448,3 +448,25 @@ func TestBackendInTwoSlices(t *testing.T) {
 	s.DeleteEndpoints("e3")
 	require.Empty(t, s.backends)
 }
+
+// When a node starts again its pods get other addresses, also those of one another.
+func TestPodThatGetsAnotherAddress(t *testing.T) {
+	other := addr("10.244.1.8")
+	s := NewStore(grace)
+	s.SetPod(pod("web", 0))
+	s.SetPod(pod("web", 100, func(p *Pod) { p.Addresses = []netip.Addr{other} }))
+	s.SetPod(pod("db", 101))
+	require.Equal(t, "web", podName(s, seen(podIP, 90, 95)))
+	require.Equal(t, "db", podName(s, seen(podIP, 103, 104)))
+	require.Equal(t, "web", podName(s, seen(other, 103, 104)))
+	require.Equal(t, 2, s.Sizes().Pods)
+	s.Expire(at(1000))
+	require.Empty(t, podName(s, seen(podIP, 90, 95)), "that was the other's")
+	require.Equal(t, "db", podName(s, seen(podIP, 103, 104)))
+	require.Zero(t, s.Sizes().Gone)
+	s.DeletePod("uid-web", at(1000))
+	s.DeletePod("uid-db", at(1000))
+	s.Expire(at(2000))
+	require.Zero(t, s.Sizes())
+	require.Empty(t, s.byAddr)
+}

@@ -93,16 +93,36 @@ func (s *Store) Ready() bool { return s.ready.Load() }
 func (s *Store) SetPod(p *Pod) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.pods[p.UID]; ok && len(p.Addresses) == 0 && len(old.Addresses) > 0 {
-		// A pod that has ended loses its addresses in the API: it had them until then.
-		kept := *p
-		kept.Addresses = old.Addresses
-		p = &kept
+	if old, ok := s.pods[p.UID]; ok && len(old.Addresses) > 0 {
+		if len(p.Addresses) == 0 {
+			// A pod that has ended loses its addresses in the API: it had them until then.
+			kept := *p
+			kept.Addresses = old.Addresses
+			p = &kept
+		}
+		s.keepFormer(old, p)
 	}
 	s.putPod(p)
 	if !p.Until.IsZero() {
 		s.expireLater(p)
 	}
+}
+
+// keepFormer keeps for the grace time that a pod had other addresses, before its network
+// was made anew: its node has started again.
+func (s *Store) keepFormer(old, now *Pod) {
+	if old.HostNetwork || !slices.ContainsFunc(old.Addresses, func(a netip.Addr) bool { return !slices.Contains(now.Addresses, a) }) {
+		return
+	}
+	former := *old
+	if former.Until.IsZero() {
+		former.Until = now.From
+	}
+	former.Addresses = slices.DeleteFunc(slices.Clone(old.Addresses), func(a netip.Addr) bool { return slices.Contains(now.Addresses, a) })
+	for _, addr := range former.Addresses {
+		hold(s.byAddr, addr, &former, old)
+	}
+	s.expireLater(&former)
 }
 
 // DeletePod takes that a pod is gone since a time. It stays known for the grace time.
@@ -147,7 +167,9 @@ func (s *Store) Expire(now time.Time) {
 		if s.pods[p.UID] == p { // and not what has become of it since
 			s.unindexPod(p)
 			delete(s.pods, p.UID)
+			continue
 		}
+		s.releaseAddrs(p) // those that it had before
 	}
 	s.gone = slices.Delete(s.gone, 0, over)
 }
@@ -181,6 +203,10 @@ func (s *Store) unindexPod(p *Pod) {
 	for _, port := range p.HostPorts {
 		release(s.byHostPort, hostPort{p.Node, port}, p)
 	}
+	s.releaseAddrs(p)
+}
+
+func (s *Store) releaseAddrs(p *Pod) {
 	if p.HostNetwork {
 		return
 	}
