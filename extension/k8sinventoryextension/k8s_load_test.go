@@ -315,7 +315,7 @@ func (l *churn) jobsComeAndGo(ctx context.Context) {
 		c, err := l.client.BatchV1().CronJobs("default").Create(background, &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("cron-", n)}, Spec: batchv1.CronJobSpec{
 			Schedule: "0 0 1 1 *", Suspend: ptr.To(true), JobTemplate: batchv1.JobTemplateSpec{Spec: jobSpec(0)},
 		}}, metav1.CreateOptions{})
-		if !expected(err) || err != nil {
+		if err != nil {
 			l.t.Errorf("make a CronJob: %v", err)
 			return
 		}
@@ -425,9 +425,8 @@ func (l *churn) run(e *k8sInventory, tr *truth) []asked {
 func (l *churn) judge(tr *truth, answers []asked) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	kinds, known, wrong := map[string]int{}, map[string]int{}, 0
+	known, wrong := map[string]int{}, 0
 	for _, a := range answers {
-		kinds[a.kind]++
 		if a.answer != "" {
 			known[a.kind]++
 		}
@@ -437,11 +436,13 @@ func (l *churn) judge(tr *truth, answers []asked) {
 			}
 		}
 	}
-	l.t.Logf("%d changes, %d questions of %d, of which answered: %v", l.changes, len(answers), len(tr.order), known)
+	l.mu.Lock()
+	changes := l.changes // the kubelets go on
+	l.mu.Unlock()
+	l.t.Logf("%d changes, %d questions of %d, of which answered: %v", changes, len(answers), len(tr.order), known)
 	require.Zero(l.t, wrong, "of %d answers", len(answers))
 	for _, kind := range []string{askPod, askContainer, askWorkload, askService, askAnyPort, askHeadless, askPort, askNode, askCIDR, askTunnel} {
 		require.NotZero(l.t, known[kind], kind)
-		require.Less(l.t, 0, kinds[kind], kind)
 	}
 }
 
