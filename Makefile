@@ -77,6 +77,7 @@ test-vm: build ## The tests on Debian's KERNELS (5.10 6.1 6.12 sid), emulated, a
 	$(GO) run ./internal/vmtest -netprobe $(BIN) -kernels "$(KERNELS)" $(if $(UPDATE),-update) $(VMTEST_FLAGS)
 
 # Where etcd and Kubernetes are; what is not there is built, which takes a quarter of an hour.
+# What is there is taken as it is.
 K8S_BIN ?= build/k8s
 .PHONY: test-k8s
 test-k8s: $(addprefix $(K8S_BIN)/,etcd kube-apiserver kube-controller-manager) ## What follows a cluster, with a real API server (builds Kubernetes into K8S_BIN)
