@@ -7,6 +7,7 @@ package k8sinventoryextension
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -20,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
 
@@ -91,12 +93,12 @@ func (r *real) follow(t *testing.T, change ...func(*Config)) *k8sInventory {
 
 func (r *real) createNode(t *testing.T, name, addr, cidr string) {
 	t.Helper()
-	n, err := r.client.CoreV1().Nodes().Create(context.Background(), &corev1.Node{
+	_, err := r.client.CoreV1().Nodes().Create(context.Background(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDR: cidr, PodCIDRs: []string{cidr}},
 	}, metav1.CreateOptions{})
 	require.NoError(t, err)
-	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: addr}}
-	_, err = r.client.CoreV1().Nodes().UpdateStatus(context.Background(), n, metav1.UpdateOptions{})
+	// a patch, for controllers change nodes at the same time
+	_, err = r.client.CoreV1().Nodes().PatchStatus(context.Background(), name, fmt.Appendf(nil, `{"status":{"addresses":[{"type":"InternalIP","address":%q}]}}`, addr))
 	require.NoError(t, err)
 }
 
@@ -106,7 +108,9 @@ func (r *real) createPod(t *testing.T, name, node, addr string) *corev1.Pod {
 	p, err := r.client.CoreV1().Pods("default").Create(context.Background(), barePod(name, node), metav1.CreateOptions{})
 	require.NoError(t, err)
 	running(p, addr)
-	p, err = r.client.CoreV1().Pods("default").UpdateStatus(context.Background(), p, metav1.UpdateOptions{})
+	status, err := json.Marshal(map[string]any{"status": p.Status})
+	require.NoError(t, err)
+	p, err = r.client.CoreV1().Pods("default").Patch(context.Background(), name, types.MergePatchType, status, metav1.PatchOptions{}, "status")
 	require.NoError(t, err)
 	return p
 }
