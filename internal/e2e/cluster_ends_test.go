@@ -16,7 +16,7 @@ import (
 )
 
 // With identify_ends metrics have what names both ends: of flows through a service its
-// backend too, and of connections the addresses that each socket knows. What began and
+// backend too, and of connections as well, whichever side each socket knows. What began and
 // was counted is in one point only, which begins with its interval.
 func TestClusterMetricsByEnds(t *testing.T) {
 	const connections, interval = 10, 200 * time.Millisecond
@@ -36,13 +36,15 @@ func TestClusterMetricsByEnds(t *testing.T) {
 	flows := with(asked, map[string]any{
 		"netprobe.nat.destination.address": backend, "netprobe.nat.destination.port": int64(tcpPort), "netprobe.nat.original": true,
 	})
-	atClient := with(asked, map[string]any{"netprobe.connection.role": "client", "network.transport": "tcp", "network.type": "ipv4"})
+	ofClient := map[string]any{"source.address": client, "netprobe.connection.role": "client", "network.transport": "tcp", "network.type": "ipv4"}
+	atClient := with(flows, ofClient)
 	// which sees the node in the client's place
 	atServer := map[string]any{
 		"destination.address": backend, "destination.port": int64(tcpPort),
+		"netprobe.nat.source.address": client, "netprobe.nat.destination.address": service, "netprobe.nat.destination.port": int64(tcpServicePort), "netprobe.nat.original": false,
 		"netprobe.connection.role": "server", "network.transport": "tcp", "network.type": "ipv4",
 	}
-	refused := with(atClient, map[string]any{"destination.port": int64(tcpServicePort + 1)})
+	refused := with(ofClient, map[string]any{"destination.address": service, "destination.port": int64(tcpServicePort + 1)})
 	k := agents[0].sink
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
 		assert.EqualValues(t, connections, k.deltas("netprobe.flows", flows))

@@ -109,3 +109,11 @@ type NAT struct {
 	// Reply: the packets go to the end that opened the conversation.
 	Reply bool
 }
+
+// Reverse gives the translation of the other direction's packets; nil of nil.
+func (n *NAT) Reverse() *NAT {
+	if n == nil {
+		return nil
+	}
+	return &NAT{Other: n.Other.Reverse(), Original: n.Original.Reverse(), Reply: !n.Reply}
+}

@@ -484,6 +484,7 @@ func (s *session) joinFlows(ctx context.Context, w *window) {
 			s.tunnels.Add(rec)
 		}
 	}
+	s.translateConnections(w)
 	counted, noted := s.joiner.Join(s.flows, w.end)
 	w.flows = counted
 	s.completeFlows(w)

@@ -228,6 +228,28 @@ func (w *watchedSockets) record(name string, samples []connections.Sample) {
 	}
 }
 
+// translateConnections adds to what connections tell the other side of their translations.
+func (s *session) translateConnections(w *window) {
+	translations := s.joiner.Translations
+	if translations == nil || w.sockets == nil {
+		return
+	}
+	for i := range w.events {
+		if e, ok := w.events[i].(convert.ConnectionEvent); ok {
+			if nat, ok := translations.Lookup(e.Tuple()); ok {
+				e.NAT = &nat
+				w.events[i] = e
+			}
+		}
+	}
+	for i := range w.sockets.gains {
+		gain := &w.sockets.gains[i]
+		if nat, ok := translations.Lookup(gain.Sent); ok && gain.Client.IsValid() {
+			gain.Translate(gain.Sent, &nat)
+		}
+	}
+}
+
 // completeFlows adds to the records that are counted what the sockets at their ends
 // know, and what was dropped of them. Drops that no record has are kept for one more
 // reading: a packet may be counted as dropped in this one, and in its flow in the next.

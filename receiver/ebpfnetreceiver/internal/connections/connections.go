@@ -30,6 +30,8 @@ type Event struct {
 	flow.Connection
 	Phase Phase
 	At    time.Time
+	// NAT is the translation of the packets that the socket sends, nil without one.
+	NAT *flow.NAT
 }
 
 // Kind is what connections are added up by.

@@ -18,6 +18,27 @@ type Between struct {
 	// Role and Container are those of the end that is on this machine.
 	Role      flow.Role
 	Container string
+	// OtherClient, OtherServer and OtherPort are those on the other side of a translation,
+	// as far as they differ. Opened: those above are the ones that the connections were
+	// opened with.
+	OtherClient, OtherServer netip.Addr
+	OtherPort                uint16
+	Opened                   bool
+}
+
+// Translate takes the translation of packets that the end on this machine sends.
+func (b *Between) Translate(sent flow.Tuple, nat *flow.NAT) {
+	b.Opened = nat.Original == sent
+	other := nat.Other
+	if b.Role == flow.Server {
+		other = other.Reverse()
+	}
+	if other.Source != b.Client {
+		b.OtherClient = other.Source
+	}
+	if other.Destination != b.Server || other.DestinationPort != b.Port {
+		b.OtherServer, b.OtherPort = other.Destination, other.DestinationPort
+	}
 }
 
 // Counts are what is counted of TCP connections. FailedBy says where failures are.
@@ -55,6 +76,8 @@ type Gain struct {
 	Counts
 	// RTT and Latency are samples, 0 where there is none.
 	RTT, Latency time.Duration
+	// Sent is the tuple of the packets that the end on this machine sends.
+	Sent flow.Tuple
 }
 
 // gain notes what a connection of TCP gained.
@@ -62,7 +85,7 @@ func (t *Table) gain(in *Interval, c *flow.Connection, gained *flow.ConnectionNu
 	if !t.Identify || c.Protocol != flow.TCP {
 		return
 	}
-	g := Gain{Between: betweenOf(c), RTT: rtt, Latency: latency}
+	g := Gain{Between: betweenOf(c), RTT: rtt, Latency: latency, Sent: c.Tuple()}
 	g.Counts[Retransmits] = uint64(gained.Retransmits)
 	switch {
 	case !ended:

@@ -5,6 +5,7 @@ package connections
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -59,6 +60,12 @@ func TestGains(t *testing.T) {
 		"listens":         {[]flow.Connection{listening(3, server, 4)}, nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
+			for i := range tt.want {
+				tt.want[i].Sent = c.Tuple()
+				if tt.want[i].Role == flow.Server {
+					tt.want[i].Sent = s.Tuple()
+				}
+			}
 			table := identifying()
 			require.Equal(t, tt.want, table.Update(tt.live, tt.closed).Gains)
 			require.Empty(t, table.Update(tt.live, nil).Gains, "once")
@@ -154,5 +161,48 @@ func TestRemainderAddsUp(t *testing.T) {
 			}
 		}
 		require.Equal(t, totals, got, "seed %d", seed)
+	}
+}
+
+// Whichever end tells, the client is the client, and what is the same on both sides is not
+// told twice.
+func TestTranslate(t *testing.T) {
+	front := netip.MustParseAddrPort("10.96.0.1:80")
+	back := netip.MustParseAddrPort("10.244.2.3:8080")
+	masked := netip.MustParseAddrPort("10.244.1.0:61000")
+	from := netip.MustParseAddrPort("10.244.1.2:40000")
+	tuple := func(source, destination netip.AddrPort) flow.Tuple {
+		return flow.Tuple{Source: source.Addr(), SourcePort: source.Port(), Destination: destination.Addr(), DestinationPort: destination.Port(), Protocol: flow.TCP}
+	}
+	for name, tt := range map[string]struct {
+		socket flow.Connection
+		other  flow.Tuple // of what it sends, on the other side
+		opened bool
+		want   Between
+	}{
+		"client of a service": {
+			flow.Connection{Local: from, Remote: front}, tuple(from, back), true,
+			Between{OtherServer: back.Addr(), OtherPort: 8080, Opened: true},
+		},
+		"client that is masqueraded": {
+			flow.Connection{Local: from, Remote: back}, tuple(masked, back), true, Between{OtherClient: masked.Addr(), Opened: true},
+		},
+		"backend": {
+			flow.Connection{Role: flow.Server, Local: back, Remote: masked}, tuple(front, from), false,
+			Between{OtherClient: from.Addr(), OtherServer: front.Addr(), OtherPort: 80},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.socket.Protocol = flow.TCP
+			sent := tt.socket.Tuple()
+			nat := flow.NAT{Other: tt.other, Original: tt.other}
+			if tt.opened {
+				nat.Original = sent
+			}
+			b := betweenOf(&tt.socket)
+			tt.want.Client, tt.want.Server, tt.want.Port, tt.want.Role = b.Client, b.Server, b.Port, b.Role
+			b.Translate(sent, &nat)
+			require.Equal(t, tt.want, b)
+		})
 	}
 }

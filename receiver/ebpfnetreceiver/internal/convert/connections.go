@@ -17,7 +17,7 @@ import (
 )
 
 // attributes of a connection's record at most
-const connectionAttributes = 25
+const connectionAttributes = 30
 
 // ConnectionEvent is a log record of something that happened to a connection.
 type ConnectionEvent struct{ connections.Event }
@@ -55,9 +55,9 @@ func (e ConnectionEvent) Append(_ *Observer, to plog.LogRecordSlice, observed ti
 
 // putEnds puts the end that opened the connection as the source.
 func (e ConnectionEvent) putEnds(attrs pcommon.Map) {
-	source, destination := e.Local, e.Remote
+	source, destination, nat := e.Local, e.Remote, e.NAT
 	if e.Role == flow.Server {
-		source, destination = destination, source
+		source, destination, nat = destination, source, nat.Reverse()
 	}
 	putEnd(source, netattr.SourceAddress, netattr.SourcePort, attrs)
 	putEnd(destination, netattr.DestinationAddress, netattr.DestinationPort, attrs)
@@ -65,7 +65,8 @@ func (e ConnectionEvent) putEnds(attrs pcommon.Map) {
 		rec := flow.Record{Key: flow.Key{
 			Source: source.Addr(), SourcePort: source.Port(), Destination: destination.Addr(), DestinationPort: destination.Port(),
 			Protocol: e.Protocol, Has: flow.HasPorts,
-		}}
+		}, NAT: nat}
+		putNAT(&rec, attrs)
 		attrs.PutStr(netattr.FlowCommunityID, rec.CommunityID())
 	}
 }

@@ -40,6 +40,14 @@ func TestConnectionLogs(t *testing.T) {
 		}
 		return ConnectionEvent{connections.Event{Connection: c, Phase: phase, At: when}}
 	}
+	translated := func(e Event, nat flow.NAT) Event {
+		c := e.(ConnectionEvent)
+		c.NAT = &nat
+		return c
+	}
+	sent := connection.Tuple()
+	backend := sent
+	backend.Destination, backend.DestinationPort = router4, 8443
 	server := changed(func(c *flow.Connection) {
 		c.Role, c.Local, c.Remote = flow.Server, netip.AddrPortFrom(destination6, 443), netip.AddrPortFrom(source6, 40001)
 		c.Started, c.Latency, c.Process = time.Time{}, 0, flow.Process{PID: 1, Name: "nginx"}
@@ -50,9 +58,14 @@ func TestConnectionLogs(t *testing.T) {
 	})
 	for name, e := range map[string]Event{
 		"connect": at(connections.Connect, connection),
-		"accept":  at(connections.Accept, server),
-		"close":   at(connections.Close, connection),
-		"failed":  at(connections.Failed, failed),
+		// the one that opened it knows the service, and the other end whoever hides that one
+		"connect_to_service": translated(at(connections.Connect, connection), flow.NAT{Original: sent, Other: backend}),
+		"accept_behind_service": translated(at(connections.Accept, changed(func(c *flow.Connection) {
+			c.Role, c.Local, c.Remote = flow.Server, netip.AddrPortFrom(router4, 8443), netip.AddrPortFrom(source4, 40001)
+		})), flow.NAT{Original: sent.Reverse(), Other: sent.Reverse(), Reply: true}),
+		"accept": at(connections.Accept, server),
+		"close":  at(connections.Close, connection),
+		"failed": at(connections.Failed, failed),
 		"reset_by_local": at(connections.Close, changed(func(c *flow.Connection) {
 			c.ResetSent, c.Failure, c.RTT = true, flow.Reset, 0
 		})),

@@ -17,7 +17,7 @@ import (
 )
 
 // attributes of a point by ends at most
-const endsAttributes = 8
+const endsAttributes = 12
 
 // ConnectionCount is one of the numbers that a metric of connections has, and what tells
 // it from others of that metric.
@@ -121,12 +121,26 @@ func putBetween(b *connections.Between, role flow.Role, attrs pcommon.Map) {
 	if b.Port != 0 {
 		attrs.PutInt(netattr.DestinationPort, int64(b.Port))
 	}
+	putOtherEnds(b, attrs)
 	attrs.PutStr(netattr.NetworkTransport, flow.TCP.String())
 	attrs.PutStr(netattr.NetworkType, NetworkType(b.Client.Is6()))
 	if b.Role == flow.Server {
 		putContainers("", b.Container, attrs)
 	} else {
 		putContainers(b.Container, "", attrs)
+	}
+}
+
+func putOtherEnds(b *connections.Between, attrs pcommon.Map) {
+	if b.OtherClient.IsValid() {
+		attrs.PutStr(netattr.NATSourceAddress, b.OtherClient.String())
+	}
+	if b.OtherServer.IsValid() {
+		attrs.PutStr(netattr.NATDestinationAddress, b.OtherServer.String())
+		attrs.PutInt(netattr.NATDestinationPort, int64(b.OtherPort))
+	}
+	if b.OtherClient.IsValid() || b.OtherServer.IsValid() {
+		attrs.PutBool(netattr.NATOriginal, b.Opened)
 	}
 }
 

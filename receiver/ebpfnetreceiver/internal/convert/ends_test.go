@@ -4,6 +4,7 @@
 package convert
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 	"unique"
@@ -16,6 +17,8 @@ import (
 	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/connections"
 )
 
+var router4, outside4 = netip.MustParseAddr("192.0.2.254"), netip.MustParseAddr("203.0.113.9")
+
 const container = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 // gains are all kinds: of either end, with and without what is known of it.
@@ -24,12 +27,24 @@ func gains() []connections.Gain {
 	atServer := connections.Between{Client: source6, Server: destination6, Port: 80, Role: flow.Server, Container: container}
 	elsewhere := connections.Between{Client: source4, Server: destination4, Port: 443, Role: flow.Server}
 	nobody := connections.Between{Role: flow.Server}
+	// through a service, and behind one
+	toService, ofService := atClient, connections.Between{Client: source4, Server: destination4, Port: 8080, Role: flow.Server}
+	toService.Translate(flow.Tuple{Source: source4, SourcePort: 1, Destination: destination4, DestinationPort: 443, Protocol: flow.TCP}, &flow.NAT{
+		Original: flow.Tuple{Source: source4, SourcePort: 1, Destination: destination4, DestinationPort: 443, Protocol: flow.TCP},
+		Other:    flow.Tuple{Source: source4, SourcePort: 1, Destination: router4, DestinationPort: 8443, Protocol: flow.TCP},
+	})
+	ofService.Translate(flow.Tuple{Source: destination4, SourcePort: 8080, Destination: source4, DestinationPort: 1, Protocol: flow.TCP}, &flow.NAT{
+		Original: flow.Tuple{Source: router4, SourcePort: 80, Destination: outside4, DestinationPort: 2, Protocol: flow.TCP},
+		Other:    flow.Tuple{Source: router4, SourcePort: 80, Destination: outside4, DestinationPort: 2, Protocol: flow.TCP}, Reply: true,
+	})
 	all := []connections.Gain{
 		{Between: atClient, RTT: 2 * time.Millisecond, Latency: 3 * time.Millisecond},
 		{Between: atClient, RTT: 4 * time.Millisecond},
 		{Between: atServer, RTT: time.Second},
 		{Between: elsewhere},
 		{Between: nobody},
+		{Between: toService},
+		{Between: ofService, RTT: time.Millisecond},
 	}
 	for i := range all {
 		c := &all[i].Counts

@@ -205,7 +205,7 @@ func (j *Joiner) recall(rec *flow.Record, key *flight) {
 // peers do, that tells nothing, and each direction would have the other open it.
 func (j *Joiner) listener(rec *flow.Record) flow.Side {
 	destination := j.listening(rec.Tuple(), rec.NAT)
-	source := j.listening(rec.Tuple().Reverse(), reverse(rec.NAT))
+	source := j.listening(rec.Tuple().Reverse(), rec.NAT.Reverse())
 	switch {
 	case destination == source:
 		return flow.NoSide
@@ -223,13 +223,6 @@ func (j *Joiner) listening(tuple flow.Tuple, nat *flow.NAT) bool {
 		return false
 	}
 	return j.Listeners.Listening(tuple) || nat != nil && j.Listeners.Listening(nat.Other)
-}
-
-func reverse(nat *flow.NAT) *flow.NAT {
-	if nat == nil {
-		return nil
-	}
-	return &flow.NAT{Other: nat.Other.Reverse(), Original: nat.Original.Reverse(), Reply: !nat.Reply}
 }
 
 // side turns a side of a tuple into that of a conversation and back.
