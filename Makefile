@@ -42,12 +42,22 @@ build: check-go ## Build build/netprobe with ocb
 	$(OCB)
 	cd cmd/netprobe && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o ../../$(BIN) .
 
+VERSION = $(shell awk '$$1 == "version:" {print $$2}' builder-config.yaml)
+IMAGE ?= netprobe:$(VERSION)
+.PHONY: image
+image: build ## Build the container image IMAGE (netprobe:<version>) with docker, podman or buildah
+	@for tool in docker podman buildah; do command -v $$tool >/dev/null && break; tool=; done; \
+	if [ -z "$$tool" ]; then \
+		echo "make image: there is no docker, podman or buildah to build $(IMAGE) with" >&2; exit 1; fi; \
+	set -x; $$tool build -f deploy/Dockerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" build
+
 .PHONY: test
 test: deps ## Everything that proves a change: as root, also the eBPF programs
 	@if [ "$$(id -u)" != 0 ]; then \
 		echo "make test: not root, so the tests that load eBPF programs are skipped" >&2; fi
 	$(MAKE) --no-print-directory verify build
-	$(TESTENV) $(GO) test $$($(GO) list ./... | grep -v /internal/e2e$$)
+	$(TESTENV) NETPROBE_BIN=$(CURDIR)/$(BIN) $(GO) test $$($(GO) list ./... | grep -v /internal/e2e$$)
 	$(TESTENV) NETPROBE_BIN=$(CURDIR)/$(BIN) $(GO) test -count=1 ./internal/e2e
 	$(MAKE) --no-print-directory fuzz
 
@@ -111,7 +121,7 @@ verify-generate: deps ## Check that the generated files are what their sources g
 
 .PHONY: verify-fmt
 verify-fmt: deps ## Check the format of Go and C
-	@bad=$$(gofmt -l bpf extension internal receiver) && [ -z "$$bad" ] || { echo "not formatted by gofmt: $$bad" >&2; exit 1; }
+	@bad=$$(gofmt -l bpf deploy extension internal processor receiver) && [ -z "$$bad" ] || { echo "not formatted by gofmt: $$bad" >&2; exit 1; }
 	clang-format-19 --dry-run -Werror bpf/*.bpf.c bpf/flowbench/*.bpf.c bpf/lib/*.h bpf/include/kernel.h
 
 .PHONY: verify-versions
