@@ -70,15 +70,23 @@ const (
 	// fromSlack is how much earlier than From a beginning may have been, where nobody
 	// else can have sent.
 	fromSlack = 30 * time.Second
+	// fromCut is how much later than From a beginning may have been.
+	fromCut = time.Second
+	// lingering is for how long after its last container a pod's network may be there yet:
+	// until then what others send to its address is not for the next pod.
+	lingering = 5 * time.Second
+	// readyLag is how long before From a pod's network may have been there: the kubelet looks
+	// every second.
+	readyLag = 2 * time.Second
 )
 
 // holderAt gives the pod that had what several had in turn while packets were seen.
 // Nil where nobody had it, or two may have.
 func holderAt(list []holding, first, last time.Time) *Pod {
 	var found *Pod
-	for _, h := range list {
+	for i, h := range list {
 		p := h.pod
-		if !p.Until.IsZero() && !p.Until.Add(untilSlack).After(first) {
+		if !p.Until.IsZero() && !endOf(list, i).After(first) {
 			continue // it had ended
 		}
 		if h.after > first.Add(-untilSlack).UnixNano() {
@@ -91,13 +99,51 @@ func holderAt(list []holding, first, last time.Time) *Pod {
 		if from.After(last) {
 			continue // another had it before, or nobody
 		}
-		if found != nil {
+		if found != nil || first.Before(p.From.Add(fromCut)) && followsClosely(list, i) {
 			return nil
 		}
 		found = p
 	}
 	return found
 }
+
+// endOf gives from when on what begins is not of a pod that has ended.
+func endOf(list []holding, i int) time.Time {
+	ended := list[i].pod
+	end := ended.Until.Add(untilSlack)
+	for j := range list {
+		next := list[j].pod
+		if j != i && !next.From.Before(ended.From) && lingers(ended.Until, next) {
+			if ready := next.From.Add(-readyLag); ready.Before(end) {
+				end = ready
+			}
+		}
+	}
+	if end.Before(ended.Until) {
+		end = ended.Until
+	}
+	return end
+}
+
+// followsClosely says whether the network of who had it before a pod may have been there
+// until the pod's own was.
+func followsClosely(list []holding, i int) bool {
+	p := list[i].pod
+	if list[i].after > stillKnown && lingers(time.Unix(0, list[i].after), p) {
+		return true
+	}
+	for j := range list {
+		before := list[j].pod
+		if j != i && !before.From.After(p.From) && !before.Until.IsZero() && lingers(before.Until, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// lingers says whether the network of a pod that has ended may have been there until the
+// next one's was.
+func lingers(until time.Time, next *Pod) bool { return next.From.Sub(until) < lingering }
 
 // holders has who holds a key. There may be several: services share an address, and a
 // node that is gone stays in the API for a while beside the one with its address.

@@ -113,6 +113,28 @@ func TestAddressThatAnotherPodGets(t *testing.T) {
 	require.Equal(t, "new", podName(s, seen(podIP, 111, 112)))
 }
 
+// Others go on sending to a pod whose last container has ended, as the kubelet's probes do,
+// until its network is taken down: here at 106.2, and the next pod's is ready at 106.3. The
+// API has 105 and 106.
+func TestAddressThatAnotherPodGetsAtOnce(t *testing.T) {
+	s := NewStore(grace)
+	s.SetPod(pod("old", 0, func(p *Pod) { p.Until = at(105) }))
+	s.SetPod(pod("new", 106))
+	for _, tt := range []struct {
+		from, to float64
+		want     string
+	}{
+		{104, 105.2, "old"},
+		{105.5, 105.9, "old"},
+		{106.02, 106.02, ""},
+		{105, 107, ""},
+		{106.5, 108, ""}, // which is the new one's, but nothing tells
+		{107, 107.1, "new"},
+	} {
+		require.Equal(t, tt.want, podName(s, seen(podIP, tt.from, tt.to)), "%v to %v", tt.from, tt.to)
+	}
+}
+
 // A pod sends before the API says that it has been started.
 func TestPodThatSendsAtOnce(t *testing.T) {
 	s := NewStore(grace)
