@@ -248,10 +248,14 @@ func (f *features) err(name string) (error, bool) {
 }
 
 func newFeatureRow(name string, err error) featureRow {
-	if err != nil {
+	switch {
+	case err == nil:
+		return featureRow{name: name, state: featureOn}
+	case errors.Is(err, sockets.ErrPIDNamespace):
+		return featureRow{name, featureMissing, "pid_namespace"}
+	default:
 		return featureRow{name, featureMissing, probe.Reason(err)}
 	}
-	return featureRow{name: name, state: featureOn}
 }
 
 // attachmentRows tells what the kernel and the drivers have by how programs are

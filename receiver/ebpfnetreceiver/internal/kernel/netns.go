@@ -22,6 +22,15 @@ func ThreadNetNS() (uint64, error) {
 	return inode("/proc/thread-self/ns/net")
 }
 
+// FirstPIDNS is the inode number of the PID namespace that has all processes
+// (PROC_PID_INIT_INO, include/linux/proc_ns.h).
+const FirstPIDNS = 0xEFFFFFFC
+
+// PIDNS gives the inode number of the PID namespace of this process.
+func PIDNS() (uint64, error) {
+	return inode("/proc/self/ns/pid")
+}
+
 func inode(path string) (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {

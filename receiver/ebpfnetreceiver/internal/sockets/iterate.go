@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/netprobe-otel/netprobe/bpf"
+	"github.com/netprobe-otel/netprobe/receiver/ebpfnetreceiver/internal/kernel"
 )
 
 // what one system call reads of a dump: a seq_file has no more at a time
@@ -64,9 +65,28 @@ func (p *Probe) findAll() error {
 // feature that is missing.
 func (p *Probe) find(part, program string) {
 	at := p.feature(part)
-	if at.Err == nil {
+	if at.Err == nil || errors.Is(at.Err, ErrPIDNamespace) {
 		at.Err = p.runIterator(program)
 	}
+	if at.Err == nil && part == Existing {
+		at.Err = allProcesses()
+	}
+}
+
+// ErrPIDNamespace says that of the connections that were there before those of processes
+// outside of this one's PID namespace are not found: an iterator shows its own.
+var ErrPIDNamespace = errors.New("the connections of processes outside of NetProbe's own PID namespace are not found; run it in the machine's (in Kubernetes hostPID: true)")
+
+// allProcesses says whether an iterator shows all processes.
+func allProcesses() error {
+	own, err := kernel.PIDNS()
+	if err != nil {
+		return err
+	}
+	if own != kernel.FirstPIDNS {
+		return ErrPIDNamespace
+	}
+	return nil
 }
 
 func (p *Probe) feature(name string) *Feature {
