@@ -127,10 +127,10 @@ func (e *k8sInventory) tidy(ctx context.Context) {
 		case now := <-ticker.C:
 			e.store.Expire(now)
 			if !e.store.Ready() && e.settled() {
-				e.store.SetReady(true)
 				sizes := e.store.Sizes()
 				e.logger.Info("Read what the cluster has", zap.Int("pods", sizes.Pods), zap.Int("nodes", sizes.Nodes),
 					zap.Int("services", sizes.Services), zap.Int("endpoint_slices", sizes.Endpoints))
+				e.store.SetReady(true)
 			}
 		}
 	}

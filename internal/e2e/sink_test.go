@@ -13,7 +13,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
 	"go.opentelemetry.io/collector/pdata/pmetric"
@@ -58,14 +57,7 @@ func newSink(t *testing.T, host *namespace) *sink {
 // serveOTLP answers where the configuration sends OTLP, until the test ends.
 func (n *namespace) serveOTLP(t *testing.T, handler http.Handler) {
 	t.Helper()
-	server := &http.Server{Handler: handler}
-	listener := n.listen(t, "tcp", otlpAddress)
-	done := make(chan error)
-	go func() { done <- server.Serve(listener) }()
-	t.Cleanup(func() {
-		require.NoError(t, server.Close())
-		require.ErrorIs(t, <-done, http.ErrServerClosed)
-	})
+	n.serve(t, otlpAddress, handler)
 }
 
 // take answers requests as OTLP/HTTP says.
