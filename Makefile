@@ -127,7 +127,7 @@ verify-fmt: deps ## Check the format of Go and C
 .PHONY: verify-versions
 verify-versions: ## Check that no collector module has drifted from its pin
 	@! grep -nE '(go.opentelemetry.io/collector|opentelemetry-collector-contrib)[^ ]* v' go.mod cmd/netprobe/go.mod builder-config.yaml $(TOOLS) \
-		| grep -vE ' (v1\.65\.0|v0\.159\.0)( |$$)' || { echo "collector modules off their pins, see above" >&2; exit 1; }
+		| grep -vE ' (v1\.65\.0|v0\.159\.0)( |$$)|/(receiver/kafkareceiver|pkg/translator/azure) v0\.158\.0( |$$)' || { echo "collector modules off their pins, see above" >&2; exit 1; }
 
 .PHONY: check-go
 check-go:

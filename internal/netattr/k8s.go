@@ -38,6 +38,9 @@ const (
 	// FlowReporter is the end whose node counted: "source", "destination", "both" where
 	// both are on it, or "transit" where neither is.
 	FlowReporter = "netprobe.flow.reporter"
+	// FlowRoutingKey is a number that is the same wherever the same packets were reported,
+	// by which reports are brought together.
+	FlowRoutingKey = "netprobe.flow.routing_key"
 	// ObservationNodes are the nodes that reported the same packets.
 	ObservationNodes = "netprobe.observation.nodes"
 	// Inventory is "incomplete" where not all of the cluster had been read.

@@ -27,6 +27,9 @@ type Config struct {
 	Attributes []string `mapstructure:"attributes"`
 	// Metrics says how flow metrics are folded.
 	Metrics MetricsConfig `mapstructure:"metrics"`
+	// RoutingKey gives records a number by which reports of the same packets meet, where
+	// there are several gateways.
+	RoutingKey bool `mapstructure:"routing_key"`
 	// Deduplicate makes one of what two nodes report.
 	Deduplicate DeduplicateConfig `mapstructure:"deduplicate"`
 }

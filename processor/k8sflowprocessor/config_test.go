@@ -41,6 +41,7 @@ func TestConfig(t *testing.T) {
 		Inventory: component.MustNewIDWithName("k8s_inventory", "mine"), Node: "node-a", WaitTimeout: 10 * time.Second,
 		Attributes:  []string{"pod", "namespace"},
 		Metrics:     MetricsConfig{Dimensions: []string{"pod", "address", "port", "tunnel"}, MaxSeries: 10, IdleTimeout: 5 * time.Minute, Reporters: "all"},
+		RoutingKey:  true,
 		Deduplicate: DeduplicateConfig{Enabled: true, Wait: 45 * time.Second, MaxRecords: 1000},
 	}, cfg)
 }

@@ -17,7 +17,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
-	"github.com/netprobe-otel/netprobe/internal/flow"
 	"github.com/netprobe-otel/netprobe/internal/netattr"
 	"github.com/netprobe-otel/netprobe/processor/k8sflowprocessor/internal/ends"
 	"github.com/netprobe-otel/netprobe/processor/k8sflowprocessor/internal/reports"
@@ -109,17 +108,7 @@ func (w *worker) reportOf(lr plog.LogRecord, node string) *reports.Report {
 	}
 	s := &w.seen
 	r := &reports.Report{First: s.First, Last: s.Last, Node: node}
-	own := flow.Tuple{
-		Source: s.Source.Addr, SourcePort: s.Source.Port, Destination: s.Destination.Addr, DestinationPort: s.Destination.Port, Protocol: s.Protocol,
-	}
-	other := own
-	if s.Source.Other.IsValid() {
-		other.Source, other.SourcePort = s.Source.Other, s.Source.OtherPort
-	}
-	if s.Destination.Other.IsValid() {
-		other.Destination, other.DestinationPort = s.Destination.Other, s.Destination.OtherPort
-	}
-	r.Tuples = [2]flow.Tuple{own, other}
+	r.Tuples[0], r.Tuples[1] = s.tuples()
 	if w.names.AnothersToReport(node) {
 		r.Rank = reports.Transit
 		if w.names.ReportedBy(node) == ends.ByDestination {

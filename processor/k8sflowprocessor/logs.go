@@ -89,7 +89,7 @@ func (p *logs) hold(ctx context.Context, w *worker, h *held, lr plog.LogRecord, 
 }
 
 // most attributes that a record gets here, so that its map grows once at most
-const moreAttributes = 17
+const moreAttributes = 18
 
 // record names the ends of one. False if it has none.
 func (p *logs) record(w *worker, lr plog.LogRecord, node string) bool {
@@ -109,6 +109,9 @@ func (p *logs) record(w *worker, lr plog.LogRecord, node string) bool {
 		attrs.PutStr(netattr.FlowReporter, reporter.String())
 	}
 	putTunnelNodes(attrs, &w.names)
+	if p.cfg.RoutingKey {
+		attrs.PutInt(netattr.FlowRoutingKey, routingKey(w.onWire(node)))
+	}
 	if w.Incomplete {
 		attrs.PutStr(netattr.Inventory, incomplete)
 	}
