@@ -8,79 +8,30 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 )
 
-// apiAddress is where each node finds the Kubernetes API.
-const apiAddress = "127.0.0.1:6443"
-
-// kubeconfig says so.
-const kubeconfig = `{apiVersion: v1, kind: Config, current-context: lab, contexts: [{name: lab, context: {cluster: lab}}],
-  clusters: [{name: lab, cluster: {server: "http://` + apiAddress + `"}}]}`
-
-// serveAPI answers on each node as an API server would that has these objects, which
-// do not change. What a real one does is shown by `make test-k8s`.
-func (c *cluster) serveAPI(t *testing.T) {
-	t.Helper()
-	lists := c.objects()
-	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		list, ok := lists[r.URL.Path]
-		switch q := r.URL.Query(); {
-		case !ok:
-			http.NotFound(w, r)
-		case q.Get("sendInitialEvents") == "true": // as one that is older than such watches
-			answer(w, http.StatusUnprocessableEntity, &metav1.Status{
-				TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
-				Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
-			})
-		case q.Has("watch"):
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusOK)
-			_ = http.NewResponseController(w).Flush() // nothing changes
-			<-r.Context().Done()
-		default:
-			answer(w, http.StatusOK, list)
-		}
-	})
-	for _, n := range c.nodes {
-		n.serve(t, apiAddress, handler)
-	}
-}
-
-func answer(w http.ResponseWriter, code int, object runtime.Object) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(object) // a client that is gone asks again
-}
-
-// workloads are the Deployments that pods a and b are of, on both nodes.
-var workloads = [2]string{"client", "web"}
-
 // objects are what the API has, by path.
-func (c *cluster) objects() map[string]runtime.Object {
-	list := metav1.ListMeta{ResourceVersion: "1"}
-	nodes := &corev1.NodeList{TypeMeta: kind("v1", "NodeList"), ListMeta: list}
-	pods := &corev1.PodList{TypeMeta: kind("v1", "PodList"), ListMeta: list}
-	services := &corev1.ServiceList{TypeMeta: kind("v1", "ServiceList"), ListMeta: list}
-	sets := &metav1.PartialObjectMetadataList{TypeMeta: kind("meta.k8s.io/v1", "PartialObjectMetadataList"), ListMeta: list}
+func (c *cluster) objects(t *testing.T) map[string]collection {
+	t.Helper()
+	var nodes []corev1.Node
+	var pods []corev1.Pod
+	var services []corev1.Service
+	var sets []metav1.PartialObjectMetadata
 	for _, n := range c.nodes {
-		nodes.Items = append(nodes.Items, n.object())
+		nodes = append(nodes, n.object())
 		for i := range n.pods {
-			pods.Items = append(pods.Items, n.podObject(i))
+			pods = append(pods, n.podObject(i))
 		}
 	}
 	for _, name := range workloads {
-		sets.Items = append(sets.Items, metav1.PartialObjectMetadata{
-			TypeMeta: kind("meta.k8s.io/v1", "PartialObjectMetadata"),
+		sets = append(sets, metav1.PartialObjectMetadata{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "lab", Name: name + "-abc", UID: types.UID("rs-" + name), OwnerReferences: []metav1.OwnerReference{
 				{APIVersion: "apps/v1", Kind: "Deployment", Name: name, UID: types.UID("deployment-" + name), Controller: ptr.To(true)},
 			}},
@@ -88,7 +39,7 @@ func (c *cluster) objects() map[string]runtime.Object {
 	}
 	remote, local := c.services()
 	for name, svc := range map[string]service{"remote": remote, "local": local} {
-		services.Items = append(services.Items, corev1.Service{
+		services = append(services, corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "lab", Name: name, UID: types.UID("service-" + name)},
 			Spec: corev1.ServiceSpec{
 				Type: corev1.ServiceTypeClusterIP, ClusterIP: svc.addrs.v4.String(), ClusterIPs: []string{svc.addrs.v4.String(), svc.addrs.v6.String()},
@@ -96,16 +47,32 @@ func (c *cluster) objects() map[string]runtime.Object {
 			},
 		})
 	}
-	return map[string]runtime.Object{
-		"/api/v1/nodes": nodes, "/api/v1/pods": pods, "/api/v1/services": services, "/apis/apps/v1/replicasets": sets,
-		"/apis/batch/v1/jobs":                      &metav1.PartialObjectMetadataList{TypeMeta: sets.TypeMeta, ListMeta: list},
-		"/apis/discovery.k8s.io/v1/endpointslices": &discoveryv1.EndpointSliceList{TypeMeta: kind("discovery.k8s.io/v1", "EndpointSliceList"), ListMeta: list},
+	return map[string]collection{
+		"/api/v1/nodes": collectionOf(t, "v1", "Node", nodes), "/api/v1/pods": collectionOf(t, "v1", "Pod", pods),
+		"/api/v1/services":                         collectionOf(t, "v1", "Service", services),
+		"/apis/apps/v1/replicasets":                collectionOf(t, "meta.k8s.io/v1", "PartialObjectMetadata", sets),
+		"/apis/batch/v1/jobs":                      {"meta.k8s.io/v1", "PartialObjectMetadata", nil},
+		"/apis/discovery.k8s.io/v1/endpointslices": {"discovery.k8s.io/v1", "EndpointSlice", nil},
 	}
 }
 
-func kind(version, name string) metav1.TypeMeta {
-	return metav1.TypeMeta{APIVersion: version, Kind: name}
+// collectionOf is what a path has of a kind.
+func collectionOf[T any](t *testing.T, version, kind string, items []T) collection {
+	t.Helper()
+	c := collection{apiVersion: version, kind: kind}
+	for i := range items {
+		text, err := json.Marshal(items[i])
+		require.NoError(t, err)
+		var item object
+		require.NoError(t, json.Unmarshal(text, &item))
+		item["apiVersion"], item["kind"] = version, kind
+		c.items = append(c.items, item)
+	}
+	return c
 }
+
+// workloads are the Deployments that pods a and b are of, on both nodes.
+var workloads = [2]string{"client", "web"}
 
 func (n *node) object() corev1.Node {
 	return corev1.Node{
@@ -132,17 +99,4 @@ func (n *node) podObject(i int) corev1.Pod {
 			{IP: n.pods[i].addrs.v4.String()}, {IP: n.pods[i].addrs.v6.String()},
 		}},
 	}
-}
-
-// serve answers at an address of the namespace until the test ends.
-func (n *namespace) serve(t *testing.T, address string, handler http.Handler) {
-	t.Helper()
-	server := &http.Server{Handler: handler}
-	listener := n.listen(t, "tcp", address)
-	done := make(chan error)
-	go func() { done <- server.Serve(listener) }()
-	t.Cleanup(func() {
-		require.NoError(t, server.Close())
-		require.ErrorIs(t, <-done, http.ErrServerClosed)
-	})
 }

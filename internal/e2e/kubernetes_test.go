@@ -7,8 +7,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -18,13 +16,11 @@ import (
 // startNamed starts NetProbe on each node with the parts that name both ends.
 func (c *cluster) startNamed(t *testing.T) [2]*agent {
 	t.Helper()
-	c.serveAPI(t)
-	file := filepath.Join(t.TempDir(), "kubeconfig")
-	require.NoError(t, os.WriteFile(file, []byte(kubeconfig), 0o600))
+	objects := c.objects(t)
 	var agents [2]*agent
 	for i, n := range c.nodes {
 		a := &agent{host: n.namespace, sink: newSink(t, n.namespace)}
-		a.process = n.launch(t, command(namedConfig(file, n.k8sName())))
+		a.process = n.launch(t, command(namedConfig(n.serveKubernetes(t, objects), n.k8sName())))
 		a.waitReady(t)
 		agents[i] = a
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/plog/plogotlp"
 	"go.opentelemetry.io/collector/pdata/pmetric"
@@ -27,6 +28,11 @@ type sink struct {
 }
 
 func newSink(t *testing.T, host *namespace) *sink {
+	t.Helper()
+	return newSinkAt(t, host, otlpAddress)
+}
+
+func newSinkAt(t *testing.T, host *namespace, address string) *sink {
 	t.Helper()
 	s := &sink{}
 	mux := http.NewServeMux()
@@ -50,7 +56,7 @@ func newSink(t *testing.T, host *namespace) *sink {
 		s.metrics = append(s.metrics, req.Metrics())
 		return pmetricotlp.NewExportResponse().MarshalProto()
 	}))
-	host.serveOTLP(t, mux)
+	host.serve(t, address, mux)
 	return s
 }
 
@@ -58,6 +64,19 @@ func newSink(t *testing.T, host *namespace) *sink {
 func (n *namespace) serveOTLP(t *testing.T, handler http.Handler) {
 	t.Helper()
 	n.serve(t, otlpAddress, handler)
+}
+
+// serve answers at an address of the namespace until the test ends.
+func (n *namespace) serve(t *testing.T, address string, handler http.Handler) {
+	t.Helper()
+	server := &http.Server{Handler: handler}
+	listener := n.listen(t, "tcp", address)
+	done := make(chan error)
+	go func() { done <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		require.NoError(t, server.Close())
+		require.ErrorIs(t, <-done, http.ErrServerClosed)
+	})
 }
 
 // take answers requests as OTLP/HTTP says.
