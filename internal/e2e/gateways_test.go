@@ -7,12 +7,19 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"maps"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -381,4 +388,69 @@ func startKafka(t *testing.T, host *namespace, partitions int32) string {
 	require.NoError(t, err)
 	t.Cleanup(cluster.Close)
 	return cluster.ListenAddrs()[0]
+}
+
+// One gateway, over TLS on both sides: what agents without an inventory say of
+// themselves is enough for the gateway to name ends and leave reports out.
+func TestAgentsOfOneGateway(t *testing.T) {
+	l := newLab(t)
+	ca := newAuthority(t)
+	g := &gateways{host: l.near}
+	g.sinks = [2]*sink{newSinkAt(t, g.host, sinkAddress(0)), {}}
+	g.gateways[0] = g.launch(t, gatewayAddress(0), inKubernetes, []string{
+		"KUBECONFIG=" + g.host.serveKubernetes(t, gatewayCluster()), "NETPROBE_LISTEN=" + gatewayAddress(0), "SINK=" + sinkAddress(0),
+		"NETPROBE_TLS=true", "NETPROBE_TLS_CERT_FILE=" + ca.server, "NETPROBE_TLS_KEY_FILE=" + ca.serverKey, "NETPROBE_TLS_CLIENT_CA_FILE=" + ca.file,
+	})
+	for i := range g.agents {
+		changes := strings.ReplaceAll(agentChanges, "K8S_NODE_IP", "AGENT")
+		changes += `
+extensions: {health_check: {endpoint: "${env:AGENT}:13133"}}
+`
+		changes = strings.Replace(changes, "service: {", `service: {telemetry: {metrics: {level: none}}, `, 1)
+		g.agents[i] = g.launch(t, agentAddress(i), []string{"../../config/agent.yaml", "yaml:" + changes}, []string{
+			"AGENT=" + agentAddress(i), "NETPROBE_HOST_NAME=host", "K8S_NODE_NAME=" + nodeName(i), "NETPROBE_OTLP_ENDPOINT=" + gatewayAddress(0) + ":4317",
+			"NETPROBE_OTLP_CA_FILE=" + ca.file, "NETPROBE_OTLP_CERT_FILE=" + ca.client, "NETPROBE_OTLP_KEY_FILE=" + ca.clientKey,
+		})
+	}
+	g.report(t, 0, gatewayFlows)
+	g.requireEachOnce(t, gatewayFlows)
+}
+
+// authority has certificates in files.
+type authority struct{ file, server, serverKey, client, clientKey string }
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	dir := t.TempDir()
+	a := &authority{}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	root := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	write := func(name, kind string, der []byte) string {
+		file := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+		return file
+	}
+	sign := func(name string, c *x509.Certificate, own *ecdsa.PrivateKey) (file, keyFile string) {
+		der, err := x509.CreateCertificate(rand.Reader, c, root, &own.PublicKey, key)
+		require.NoError(t, err)
+		keyDER, err := x509.MarshalECPrivateKey(own)
+		require.NoError(t, err)
+		return write(name+".crt", "CERTIFICATE", der), write(name+".key", "EC PRIVATE KEY", keyDER)
+	}
+	a.file, _ = sign("ca", root, key)
+	leaf := func(name string, usage x509.ExtKeyUsage) (file, keyFile string) {
+		own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		require.NoError(t, err)
+		return sign(name, &x509.Certificate{
+			SerialNumber: big.NewInt(int64(usage) + 2), NotBefore: root.NotBefore, NotAfter: root.NotAfter,
+			KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage}, IPAddresses: []net.IP{net.ParseIP(gatewayAddress(0))},
+		}, own)
+	}
+	a.server, a.serverKey = leaf("server", x509.ExtKeyUsageServerAuth)
+	a.client, a.clientKey = leaf("client", x509.ExtKeyUsageClientAuth)
+	return a
 }
