@@ -121,7 +121,7 @@ verify-generate: deps ## Check that the generated files are what their sources g
 
 .PHONY: verify-fmt
 verify-fmt: deps ## Check the format of Go and C
-	@bad=$$(gofmt -l $$(git ls-files "*.go" | xargs -n1 dirname | cut -d/ -f1 | sort -u)) && [ -z "$$bad" ] || { echo "not formatted by gofmt: $$bad" >&2; exit 1; }
+	@bad=$$(gofmt -l $$(git ls-files "*.go" | xargs -n1 dirname | cut -d/ -f1 | grep -v "^cmd" | sort -u)) && [ -z "$$bad" ] || { echo "not formatted by gofmt: $$bad" >&2; exit 1; }
 	clang-format-19 --dry-run -Werror bpf/*.bpf.c bpf/flowbench/*.bpf.c bpf/lib/*.h bpf/include/kernel.h
 
 .PHONY: verify-versions
