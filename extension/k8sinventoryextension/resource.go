@@ -29,8 +29,11 @@ type object[T any] struct {
 type resource struct {
 	name     string
 	informer cache.SharedIndexInformer
-	logger   *zap.Logger
-	count    func() // of lists and watches that failed
+	// handler has synced when the inventory has been told all of the first list; the
+	// informer has when it knows it.
+	handler cache.ResourceEventHandlerRegistration
+	logger  *zap.Logger
+	count   func() // of lists and watches that failed
 
 	mu sync.Mutex // guards what follows
 	// failing has what fails, until it does so no more.
@@ -107,7 +110,7 @@ func follow[K interface {
 	if err != nil {
 		return nil, fmt.Errorf("follow %s: %w", r.name, err)
 	}
-	_, err = r.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	r.handler, err = r.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(got any) { set(got.(*object[T]).value) },
 		UpdateFunc: func(before, now any) {
 			old, fresh := before.(*object[T]), now.(*object[T])
@@ -197,7 +200,7 @@ func (r *resource) succeeded(verbs []verb) {
 func (r *resource) state() (synced bool, reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.informer.HasSynced() {
+	if r.handler.HasSynced() {
 		return true, ""
 	}
 	reason = reasonReading
@@ -216,7 +219,7 @@ func (r *resource) state() (synced bool, reason string) {
 func (r *resource) current(now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.informer.HasSynced() && now.Sub(r.failed) > staleNodes
+	return r.handler.HasSynced() && now.Sub(r.failed) > staleNodes
 }
 
 // settled says whether there is nothing more to wait for.
