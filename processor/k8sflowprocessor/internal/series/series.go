@@ -250,35 +250,31 @@ func (f *folded) appendTo(out pmetric.Metric, n int) {
 	var appendPoint func(*total)
 	switch out.Type() {
 	case pmetric.MetricTypeHistogram:
-		points := out.Histogram().DataPoints()
-		points.EnsureCapacity(n)
-		appendPoint = func(s *total) {
-			dp := points.AppendEmpty()
-			s.histogram.CopyTo(dp)
-			s.describe(dp)
-		}
+		appendPoint = into(out.Histogram().DataPoints(), n, func(s *total, dp pmetric.HistogramDataPoint) { s.histogram.CopyTo(dp) })
 	case pmetric.MetricTypeExponentialHistogram:
-		points := out.ExponentialHistogram().DataPoints()
-		points.EnsureCapacity(n)
-		appendPoint = func(s *total) {
-			dp := points.AppendEmpty()
-			s.exponential.CopyTo(dp)
-			s.describe(dp)
-		}
+		appendPoint = into(out.ExponentialHistogram().DataPoints(), n, func(s *total, dp pmetric.ExponentialHistogramDataPoint) { s.exponential.CopyTo(dp) })
 	default:
-		points := out.Sum().DataPoints()
-		points.EnsureCapacity(n)
-		appendPoint = func(s *total) {
-			dp := points.AppendEmpty()
-			s.number.CopyTo(dp)
-			s.describe(dp)
-		}
+		appendPoint = into(out.Sum().DataPoints(), n, func(s *total, dp pmetric.NumberDataPoint) { s.number.CopyTo(dp) })
 	}
 	for _, s := range f.series {
 		if s.changed {
 			appendPoint(s)
 			s.changed = false
 		}
+	}
+}
+
+// into gives what adds series to points of a type, of which there will be n more.
+func into[P dataPoint](points interface {
+	EnsureCapacity(int)
+	AppendEmpty() P
+}, n int, value func(*total, P),
+) func(*total) {
+	points.EnsureCapacity(n)
+	return func(s *total) {
+		dp := points.AppendEmpty()
+		value(s, dp)
+		s.describe(dp)
 	}
 }
 
