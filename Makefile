@@ -64,6 +64,26 @@ test: deps ## Everything that proves a change: as root, also the eBPF programs
 # As root nothing may be skipped for want of privilege.
 TESTENV = REQUIRE_BPF=$(if $(ROOT),0,1)
 
+# The page needs Node; `make test` does not, and so has only the sums that tell of a forgotten build.
+WEB := extension/topologyextension/web
+
+.PHONY: page
+page: page-deps ## Build the topology extension's page anew, into the files that are committed
+	cd $(WEB) && npm run --silent check && npm run --silent build
+
+.PHONY: test-page
+test-page: page-deps ## The page in Chromium, and is it what its sources give? (NETPROBE_URL=… against a running NetProbe too)
+	@$(call install,chromium fonts-dejavu-core)
+	cd $(WEB) && npm run --silent check && npm run --silent build -- --check && npm run --silent unit && npm run --silent browser
+	@echo "screenshots and frame times are in $(WEB)/output"
+
+.PHONY: page-deps
+page-deps:
+	@command -v npm >/dev/null || { $(call install,nodejs npm); }
+	@node -e 'process.exit(process.versions.node.split(".")[0] < 20 ? 1 : 0)' || { \
+		echo "Node 20 or later is needed for the page, this is $$(node --version)" >&2; exit 1; }
+	cd $(WEB) && npm ci --no-audit --no-fund
+
 .PHONY: test-race
 test-race: ## The receiver's tests under the race detector (needs gcc)
 	CGO_ENABLED=1 $(GO) test -race ./receiver/... ./extension/... ./internal/...
