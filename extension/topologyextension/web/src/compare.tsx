@@ -30,7 +30,7 @@ export function CompareView({ url }: { url: Url }) {
   return (
     <>
       <div class="filters" role="search" aria-label="Filters of the comparison">
-        <Choice url={url} name="level" label="Level" values={levels} />
+        <Choice url={url} name="level" label="Level" values={levels} none="default" />
         <Choice url={url} name="window" label="Window" values={windows} none={`${defaultWindow} (default)`} />
         <Field url={url} name="namespace" label="Namespace" />
         <Field url={url} name="node" label="Node" />

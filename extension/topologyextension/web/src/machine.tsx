@@ -60,10 +60,19 @@ export function closes(ledger: NonNullable<Health["ledger"]>): { seen: number; o
 
 const words = (key: string) => key.replaceAll("_", " ");
 
+/** figures makes label and value of numbers, those that have a "max_" with it. */
+export function figures(numbers: Record<string, unknown> | undefined): { label: string; value: string; full: boolean }[] {
+  const all = new Map(Object.entries(numbers ?? {}).filter((e): e is [string, number] => typeof e[1] === "number"));
+  return [...all].filter(([k]) => !(k.startsWith("max_") && all.has(k.slice(4)))).map(([k, v]) => {
+    const text = k.endsWith("bytes") ? fmt.bytes : fmt.count;
+    const most = all.get(`max_${k}`);
+    return { label: words(k), value: most ? `${text(v)} of ${text(most)}` : text(v), full: most !== undefined && most > 0 && v >= most };
+  });
+}
+
 export function HealthView() {
   const { data, failure, loading } = useAnswer<Health>("api/health", 5000);
   const sum = data?.ledger ? closes(data.ledger) : undefined;
-  const graph = data?.graph ?? {};
   return (
     <>
       <Problem failure={failure} />
@@ -74,17 +83,14 @@ export function HealthView() {
             <h2>NetProbe {data.version ?? ""}</h2>
             <dl class="stats">
               <Stat label="Started" value={fmt.moment(data.started)} />
-              {Object.entries(data.records ?? {}).map(([k, v]) => <Stat key={k} label={`records ${words(k)}`} value={fmt.count(v)} bad={k !== "received" && v > 0} />)}
+              {data.ready !== undefined && <Stat label="Ready" value={data.ready ? "yes" : data.reason || "not yet"} bad={!data.ready} />}
+              {figures(data.records).map((f) => <Stat key={f.label} label={`records ${f.label}`} value={f.value} bad={f.label === "invalid" && f.value !== "0"} />)}
             </dl>
           </section>
           <section>
             <h2>The graph</h2>
             <dl class="stats">
-              {Object.entries(graph).filter(([k]) => !k.startsWith("max_")).map(([k, v]) => {
-                const most = graph[`max_${k}`];
-                const value = k.endsWith("bytes") ? fmt.bytes(v) : fmt.count(v);
-                return <Stat key={k} label={words(k)} value={most ? `${value} of ${k.endsWith("bytes") ? fmt.bytes(most) : fmt.count(most)}` : value} bad={most !== undefined && v >= most} />;
-              })}
+              {figures(data.graph).map((f) => <Stat key={f.label} label={f.label} value={f.value} bad={f.full} />)}
             </dl>
           </section>
           <section>

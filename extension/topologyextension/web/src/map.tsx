@@ -72,7 +72,7 @@ export function MapView({ url, dark, still, cluster }: { url: Url; dark: boolean
   return (
     <>
       <div class="filters" role="search" aria-label="Filters of the map">
-        <Choice url={url} name="level" label="Level" values={levels} />
+        <Choice url={url} name="level" label="Level" values={levels} none={params.level || !topology ? "default" : `${topology.level} (default)`} />
         <Choice url={url} name="window" label="Window" values={windows} none={`${defaultWindow} (default)`} />
         <Field url={url} name="namespace" label="Namespace" list={cluster?.namespaces?.map((n) => n.name)} />
         <Field url={url} name="node" label="Node" list={cluster?.nodes?.map((n) => n.name)} />
@@ -183,6 +183,9 @@ function Overview({ topology, seconds, dark }: { topology: Topology | undefined;
       </ul>
       {folded && folded.vertices + folded.edges > 0 && (
         <p class="note">{fmt.count(folded.vertices)} vertices and {fmt.count(folded.edges)} edges are folded into “other”: the extension's budget is used up.</p>
+      )}
+      {topology.left_out && topology.left_out.edges > 0 && (
+        <p class="note">{fmt.count(topology.left_out.edges)} smaller edges are not shown: filter, or choose a coarser level, to see them.</p>
       )}
       <p class="note">Select a vertex or an edge, in the map or the table, for its numbers.</p>
     </>

@@ -42,11 +42,11 @@ export function NodesView({ url }: { url: Url }) {
     { key: "name", title: "Node", cell: (r) => <a href={formatState({ view: "map", params: { node: r.name } })}>{r.name}</a> },
     { key: "ready", title: "State", cell: (r) => r.ready === false ? <span class="tag bad">not ready</span> : accused.has(r.name) ? <span class="tag bad">difference</span> : r.ready ? "ready" : "–" },
     { key: "zone", title: "Zone", cell: (r) => r.zone ?? "–" },
-    { key: "public_ip", title: "Public address", cell: (r) => <code>{[r.public_ip ?? r.addresses?.[0], r.public_ipv6].filter(Boolean).join(", ") || "–"}</code> },
+    { key: "public_ip", title: "Public address", cell: (r) => <code>{[r.public_ip ?? r.addresses?.[0], r.v6?.public_ip].filter(Boolean).join(", ") || "–"}</code> },
     { key: "pod_cidrs", title: "Pod networks", cell: (r) => <code>{r.pod_cidrs?.join(", ") || "–"}</code> },
     { key: "backend", title: "Backend", cell: (r) => odd(r.backend, most.backend) },
     { key: "vni", title: "VNI", number: true, cell: (r) => odd(r.vni, most.vni) },
-    { key: "vtep_mac", title: "VTEP MAC address", cell: (r) => <code>{[r.vtep_mac, r.vtep_mac_v6].filter(Boolean).join(", ") || "–"}</code> },
+    { key: "vtep_mac", title: "VTEP MAC address", cell: (r) => <code>{[r.vtep_mac, r.v6?.vtep_mac].filter(Boolean).join(", ") || "–"}</code> },
   ];
   const counts = cluster.data?.counts ?? {};
   return (

@@ -56,6 +56,8 @@ export interface Topology {
   nodes: Vertex[];
   edges: Edge[];
   folded?: { vertices: number; edges: number; records: number };
+  /** What is there and not in this answer, because of the limit. */
+  left_out?: { nodes: number; edges: number };
 }
 
 export interface Change {
@@ -121,14 +123,12 @@ export interface FlannelNode {
   public_ip?: string;
   vni?: number;
   vtep_mac?: string;
-  public_ipv6?: string;
-  vtep_mac_v6?: string;
+  v6?: { public_ip?: string; vni?: number; vtep_mac?: string };
 }
 
 export interface Flannel {
   nodes?: FlannelNode[];
   vxlan_port?: number;
-  subnets?: string[];
   differences?: { kind: string; node?: string; subject?: string; annotation?: string; host?: string; since?: string }[];
 }
 
@@ -151,7 +151,9 @@ export interface Interface {
 export interface Health {
   started?: string;
   version?: string;
-  records?: Record<string, number>;
-  graph?: Record<string, number>;
+  ready?: boolean;
+  reason?: string;
+  records?: Record<string, unknown>;
+  graph?: Record<string, unknown>;
   ledger?: { outcome: string; cause?: string; packets: number; bytes: number }[];
 }

@@ -9,7 +9,7 @@ import { filterOf } from "../src/flows.tsx";
 import { trouble, width } from "../src/edges.ts";
 import { layout } from "../src/layout.ts";
 import { merge } from "../src/live.ts";
-import { closes, rates } from "../src/machine.tsx";
+import { closes, figures, rates } from "../src/machine.tsx";
 import { usual } from "../src/nodes.tsx";
 import { change, format, parse, query, visit } from "../src/state.ts";
 import type { Counters, Edge, Vertex } from "../src/types.ts";
@@ -112,6 +112,7 @@ test("what views make of answers", () => {
   assert.deepEqual(rates(series, "rx_bytes"), [100, 200]);
   assert.deepEqual(rates([], "rx_bytes"), []);
   assert.deepEqual(closes([{ outcome: "seen", packets: 5, bytes: 0 }, { outcome: "exported", packets: 3, bytes: 0 }, { outcome: "lost", packets: 2, bytes: 0 }]), { seen: 5, other: 5 });
+  assert.deepEqual(figures({ edges: 5, max_edges: 5, history_bytes: 2048, folded: { edges: 1 } }), [{ label: "edges", value: "5 of 5", full: true }, { label: "history bytes", value: "2.00 KiB", full: false }]);
   assert.equal(usual([1, 1, 7, undefined]), 1);
   assert.equal(usual([1, 1]), undefined);
 });
