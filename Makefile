@@ -27,6 +27,7 @@ help: ## Show what there is
 .PHONY: run
 run: build ## Build, and run with the default config (CONFIG=…) as root
 	@echo
+	@echo "  topology     http://localhost:8081/api/topology"
 	@echo "  Prometheus   http://localhost:9464/metrics"
 	@echo "  health       http://localhost:13133/"
 	@echo "  itself       http://localhost:8888/metrics"
@@ -86,7 +87,7 @@ page-deps:
 
 .PHONY: test-race
 test-race: ## The receiver's tests under the race detector (needs gcc)
-	CGO_ENABLED=1 $(GO) test -race ./receiver/... ./extension/... ./internal/...
+	CGO_ENABLED=1 $(GO) test -race ./receiver/... ./exporter/... ./extension/... ./internal/...
 
 .PHONY: fuzz
 fuzz: ## Fuzz each parser for FUZZTIME (30000x, or as 10m); the eBPF ones as root
@@ -130,8 +131,8 @@ verify: verify-versions verify-fmt verify-generate ## Check versions, format, an
 	$(GO) vet ./...
 
 # What `make generate` writes.
-GENERATED = $(shell find bpf receiver extension processor cmd -name '*_bpfel.*' -o -name 'generated_*' -o -name documentation.md \
-	-o -path 'receiver/*/README.md' -o -path 'extension/*/README.md' -o -path 'processor/*/README.md' -o -path 'cmd/netprobe/*')
+GENERATED = $(shell find bpf receiver extension processor exporter cmd -name '*_bpfel.*' -o -name 'generated_*' -o -name documentation.md \
+	-o -path 'receiver/*/README.md' -o -path 'extension/*/README.md' -o -path 'processor/*/README.md' -o -path 'exporter/*/README.md' -o -path 'cmd/netprobe/*')
 
 .PHONY: verify-generate
 verify-generate: deps ## Check that the generated files are what their sources give

@@ -27,7 +27,7 @@ import (
 const tidyInterval = time.Second
 
 // k8sInventory is the extension. Others find it by its ID, and use it as an
-// inventory.Resolver or an inventory.FlannelSource.
+// inventory.Resolver, an inventory.Catalog or an inventory.FlannelSource.
 type k8sInventory struct {
 	cfg    *Config
 	logger *zap.Logger
@@ -49,6 +49,7 @@ var (
 	_ inventory.Resolver  = (*k8sInventory)(nil)
 
 	_ inventory.FlannelSource = (*k8sInventory)(nil)
+	_ inventory.Catalog       = (*k8sInventory)(nil)
 )
 
 func newInventory(set component.TelemetrySettings, cfg *Config) (*k8sInventory, error) {
@@ -206,3 +207,12 @@ func (e *k8sInventory) NodeByTunnelEnd(addr netip.Addr) *inventory.Node {
 
 // Ready implements inventory.Resolver.
 func (e *k8sInventory) Ready() bool { return e.store.Ready() }
+
+// Nodes implements inventory.Catalog.
+func (e *k8sInventory) Nodes() []*inventory.Node { return e.store.Nodes() }
+
+// Pods implements inventory.Catalog.
+func (e *k8sInventory) Pods() []inventory.ManagedPod { return e.store.Pods() }
+
+// Services implements inventory.Catalog.
+func (e *k8sInventory) Services() []*inventory.Service { return e.store.Services() }

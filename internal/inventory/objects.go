@@ -130,3 +130,19 @@ type Resolver interface {
 	// Ready says whether all that there is has been read once.
 	Ready() bool
 }
+
+// Catalog lists what the cluster has. It may be called by several goroutines. What it
+// gives must not be changed.
+type Catalog interface {
+	Nodes() []*Node
+	// Pods gives those that are not gone, in no order.
+	Pods() []ManagedPod
+	// Services gives all, in no order.
+	Services() []*Service
+}
+
+// ManagedPod is a pod, and what manages it at the top.
+type ManagedPod struct {
+	*Pod
+	Workload Workload
+}

@@ -7,7 +7,10 @@ import (
 	"net/netip"
 )
 
-var _ Resolver = (*Store)(nil)
+var (
+	_ Resolver = (*Store)(nil)
+	_ Catalog  = (*Store)(nil)
+)
 
 // Resolve implements Resolver. A container's ID tells best; then the service that
 // an address and a port are of, the pod that had the address, the node, and the service

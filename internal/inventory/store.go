@@ -308,6 +308,29 @@ func (s *Store) Nodes() []*Node {
 	return slices.SortedFunc(maps.Values(s.nodes), func(a, b *Node) int { return strings.Compare(a.Name, b.Name) })
 }
 
+// Pods implements Catalog.
+func (s *Store) Pods() []ManagedPod {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]ManagedPod, 0, len(s.pods))
+	for _, p := range s.pods {
+		if !p.Until.IsZero() {
+			continue
+		}
+		var end End
+		s.setPod(&end, p)
+		out = append(out, ManagedPod{p, end.Workload})
+	}
+	return out
+}
+
+// Services implements Catalog.
+func (s *Store) Services() []*Service {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.Collect(maps.Values(s.services))
+}
+
 // tunnelEnds are the addresses that flannel's tunnels of a node end at.
 func (n *Node) tunnelEnds() []netip.Addr {
 	if n.Flannel == nil {
