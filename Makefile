@@ -73,9 +73,10 @@ page: page-deps ## Build the topology extension's page anew, into the files that
 	cd $(WEB) && npm run --silent check && npm run --silent build
 
 .PHONY: test-page
-test-page: page-deps ## The page in Chromium, and is it what its sources give? (NETPROBE_URL=… against a running NetProbe too)
-	@$(call install,chromium fonts-dejavu-core)
-	cd $(WEB) && npm run --silent check && npm run --silent build -- --check && npm run --silent unit && npm run --silent browser
+test-page: page-deps ## The page in Chromium, and is it what its sources give? (as root with NETPROBE_BIN=build/netprobe also on live traffic)
+	@$(call install,chromium fonts-dejavu-core $(if $(NETPROBE_BIN),iproute2 curl python3))
+	cd $(WEB) && npm run --silent check && npm run --silent build -- --check && npm run --silent unit
+	cd $(WEB) && $(if $(NETPROBE_BIN),test/live.sh $(abspath $(NETPROBE_BIN)) $(abspath $(CONFIG))) npm run --silent browser
 	@echo "screenshots and frame times are in $(WEB)/output"
 
 .PHONY: page-deps

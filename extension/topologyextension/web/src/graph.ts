@@ -58,7 +58,7 @@ export class GraphView {
   private layout: Layout | undefined;
   private look: Look;
   private hovered: string | undefined;
-  private lastMove = 0;
+  private watching = false;
   private slow = 0;
   private near: Set<string> | undefined;
   private fontFamily: string;
@@ -209,15 +209,13 @@ export class GraphView {
   // Without a GPU thousands of edges take longer than an eye forgives: then they and the
   // labels are left out while the map moves, and are back when it rests.
   private watchSpeed(): void {
-    const now = performance.now();
-    const took = now - this.lastMove;
-    this.lastMove = now;
-    if (took > 1500) this.slow = Math.min(this.slow, 0); // it rested
-    else if (took > 60) this.slow++;
-    else if (this.slow > 0) this.slow--;
-    if (this.slow >= 5 && !this.sigma.getSetting("hideEdgesOnMove")) {
-      this.slowly(true);
-    }
+    if (this.watching) return;
+    this.watching = true;
+    requestAnimationFrame((begin) => requestAnimationFrame((end) => {
+      this.watching = false;
+      this.slow = Math.max(Math.min(this.slow, 0), this.slow + (end - begin > 60 ? 1 : -1));
+      if (this.slow >= 3 && !this.slowly()) this.slowly(true);
+    }));
   }
 
   // The circles are the frame: sigma would else fit the vertices alone.

@@ -28,7 +28,7 @@ const spacing = 10;
 export function groupOf(v: Vertex): string {
   if (v.namespace) return v.namespace;
   if (v.kind === "node") return "nodes";
-  return "outside";
+  return "addresses";
 }
 
 interface Body extends SimulationNodeDatum {

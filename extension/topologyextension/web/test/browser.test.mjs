@@ -135,12 +135,12 @@ test("the map opens, filters, selects, goes back in time, and its numbers move",
   await until("the edge's numbers change", async () => (await row(/^Bytes/)) !== rate);
 
   const slider = page.getByLabel("Time", { exact: true });
-  const live = await status(page).textContent();
+  const now = await row(/^Bytes/);
   await slider.focus();
   for (let i = 0; i < 5; i++) await page.keyboard.press("PageDown");
   await until("the URL has the moment", async () => /at=\d+/.test(page.url()));
   await until("the past is shown", async () => (await page.locator(".how").textContent()) === "past");
-  assert.notEqual(await status(page).textContent(), live, "the past has other numbers");
+  assert.notEqual(await row(/^Bytes/), now, "the past has other numbers");
   assert.match(await slider.getAttribute("aria-valuetext"), /h \d+ min ago/);
   await page.locator(".time").getByRole("button", { name: "Live" }).click();
   await until("it is live again", async () => (await page.locator(".how").textContent()) === "live" && !page.url().includes("at="));
@@ -320,7 +320,6 @@ test("1,000 vertices and 3,000 edges are drawn in time", () => withMock({ size: 
   const { page } = p;
   await until("all are there", async () => (await vertices(page)) > 950);
   await page.waitForTimeout(1000);
-  await shot(page, "map-1000");
   const drag = async () => {
     // Frames as the browser shows them, while the map is dragged about.
     const frames = page.evaluate(() => new Promise((resolve) => {
@@ -362,11 +361,12 @@ test("1,000 vertices and 3,000 edges are drawn in time", () => withMock({ size: 
   };
   await writeFile(join(output, "frame-times.json"), `${JSON.stringify(report, null, 2)}\n`);
   console.log(JSON.stringify(report));
+  await page.getByRole("button", { name: "Fit" }).click();
+  await page.waitForTimeout(1500);
   await shot(page, "map-1000");
   // Not of the frames shown, which are of the processor that draws and of who else uses it.
   assert.ok(works[15] < 50, `the page works ${works[15]} ms on a frame`);
   assert.ok(updates[updates.length >> 1] < 500, `the page works ${updates} ms on an answer`);
-  assert.ok(moving.frames > 5, "it moves");
   await p.done();
 }));
 
@@ -386,9 +386,6 @@ test("a real NetProbe", { skip: process.env.NETPROBE_URL ? false : "NETPROBE_URL
     const address = (await page.locator("#edges tbody tr button").first().textContent()).trim().split(" ")[0];
     await page.getByLabel("Name or address").fill(address);
     await until("the filter narrows or keeps", async () => page.url().includes("q=") && (await vertices(page)) <= all);
-    await page.getByLabel("Time", { exact: true }).focus();
-    await page.keyboard.press("PageDown");
-    await until("the past is shown", async () => (await page.locator(".how").textContent()) === "past", 20_000);
     for (const view of ["compare", "flows", "nodes", "interfaces", "health"]) {
       await page.goto(`${url}#/${view}`);
       await until(`${view} answers`, async () => (await page.locator("tbody tr, .empty-title, .stat").count()) > 0 && (await page.locator(".problem").count()) === 0, 20_000);
@@ -397,4 +394,19 @@ test("a real NetProbe", { skip: process.env.NETPROBE_URL ? false : "NETPROBE_URL
     }
     await p.done();
   }
+
+  // A minute that is over has to be there before one can go back to it.
+  const { started } = await (await fetch(`${url}api/health`)).json();
+  await until("there is a past", () => Date.now() - Date.parse(started) > 130_000, 140_000);
+  const p = await open(url);
+  const { page } = p;
+  await until("the map has vertices", async () => (await vertices(page)) > 0, 30_000);
+  await page.getByLabel("Time", { exact: true }).focus();
+  await page.keyboard.press("ArrowLeft");
+  await until("the past is shown", async () => (await page.locator(".how").textContent()) === "past" && (await vertices(page)) > 0, 20_000);
+  const past = await status(page).textContent();
+  await page.locator(".time").getByRole("button", { name: "Live" }).click();
+  await until("now has other numbers", async () => (await page.locator(".how").textContent()) !== "past" && (await status(page).textContent()) !== past, 20_000);
+  await shot(page, "real-live");
+  await p.done();
 });
