@@ -85,7 +85,7 @@ func newGatewaysOn(t *testing.T, host *namespace, agentConfigs, gatewayConfigs [
 	for i := range g.gateways {
 		g.sinks[i] = newSinkAt(t, g.host, sinkAddress(i))
 		g.start[i] = func() *process {
-			return g.launch(t, gatewayAddress(i), gatewayConfigs, append(env, "NETPROBE_LISTEN="+gatewayAddress(i), "SINK="+sinkAddress(i)))
+			return g.launch(t, gatewayAddress(i), gatewayConfigs, append(env, "NETPROBE_LISTEN="+gatewayAddress(i), "NETPROBE_TOPOLOGY_ENDPOINT="+gatewayAddress(i)+":8081", "SINK="+sinkAddress(i)))
 		}
 		g.gateways[i] = g.start[i]()
 	}
@@ -398,7 +398,7 @@ func TestAgentsOfOneGateway(t *testing.T) {
 	g := &gateways{host: l.near}
 	g.sinks = [2]*sink{newSinkAt(t, g.host, sinkAddress(0)), {}}
 	g.gateways[0] = g.launch(t, gatewayAddress(0), inKubernetes, []string{
-		"KUBECONFIG=" + g.host.serveKubernetes(t, gatewayCluster()), "NETPROBE_LISTEN=" + gatewayAddress(0), "SINK=" + sinkAddress(0),
+		"KUBECONFIG=" + g.host.serveKubernetes(t, gatewayCluster()), "NETPROBE_LISTEN=" + gatewayAddress(0), "NETPROBE_TOPOLOGY_ENDPOINT=" + gatewayAddress(0) + ":8081", "SINK=" + sinkAddress(0),
 		"NETPROBE_TLS=true", "NETPROBE_TLS_CERT_FILE=" + ca.server, "NETPROBE_TLS_KEY_FILE=" + ca.serverKey, "NETPROBE_TLS_CLIENT_CA_FILE=" + ca.file,
 	})
 	for i := range g.agents {
