@@ -119,8 +119,8 @@ $(K8S_BIN)/%: | check-go
 	GO=$(GO) internal/k8stest/binaries/build.sh $(@D) $*
 
 .PHONY: bench
-bench: ## Benchmarks of the programs and of the receiver
-	$(GO) test -run '^$$' -bench . -benchmem ./bpf/... ./receiver/... ./internal/...
+bench: ## Benchmarks of the programs and of the components
+	$(GO) test -run '^$$' -bench . -benchmem ./bpf/... ./receiver/... ./processor/... ./extension/... ./internal/...
 
 .PHONY: generate
 generate: deps ## Make bindings, objects, metadata and cmd/netprobe anew
