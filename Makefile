@@ -27,7 +27,7 @@ help: ## Show what there is
 .PHONY: run
 run: build ## Build, and run with the default config (CONFIG=…) as root
 	@echo
-	@echo "  topology     http://localhost:8081/api/topology"
+	@echo "  topology     http://localhost:8081/   (REST: /api/topology, /api/flows, /api/openapi.json)"
 	@echo "  Prometheus   http://localhost:9464/metrics"
 	@echo "  health       http://localhost:13133/"
 	@echo "  itself       http://localhost:8888/metrics"

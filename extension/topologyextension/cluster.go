@@ -347,6 +347,9 @@ func (e *topologyExtension) queryService(q *query) (any, error) {
 			continue
 		}
 		s := end.Service
+		if port != 0 && !slices.ContainsFunc(s.Ports, func(sp inventory.ServicePort) bool { return sp.Port.Port == port || sp.NodePort == port }) {
+			continue // the address is its, the port is not
+		}
 		out := serviceAnswer{Namespace: s.Namespace, Name: s.Name, ID: serviceID + s.Namespace + "/" + s.Name, Type: s.Type, Addresses: textsOf(s.Addresses), Ports: []servicePort{}}
 		for _, sp := range s.Ports {
 			out.Ports = append(out.Ports, servicePort{sp.Protocol.String(), sp.Port.Port, sp.NodePort})

@@ -5,9 +5,15 @@ package topologyextension
 
 import (
 	_ "embed"
+	"io/fs"
+	"mime"
 	"net/http"
+	"path"
+	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/netprobe-otel/netprobe/extension/topologyextension/web"
 )
 
 //go:embed openapi.yaml
@@ -34,6 +40,21 @@ func (e *topologyExtension) page(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", "GET, HEAD")
 		writeError(w, r, &apiError{Code: http.StatusMethodNotAllowed, Message: "only GET and HEAD are answered"})
 		return
+	}
+	name := strings.TrimPrefix(path.Clean(r.URL.Path), "/")
+	if name == "" {
+		name = "index.html"
+	}
+	if name == "index.html" || strings.HasPrefix(name, "assets/") {
+		if body, err := fs.ReadFile(web.FS(), name); err == nil {
+			kind := mime.TypeByExtension(path.Ext(name))
+			if kind == "" {
+				kind = "application/octet-stream"
+			}
+			w.Header().Set("Content-Type", kind)
+			write(w, r, http.StatusOK, body)
+			return
+		}
 	}
 	writeError(w, r, notFound("there is nothing at this path; /api/openapi.json says what there is"))
 }
