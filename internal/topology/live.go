@@ -256,7 +256,7 @@ func (l *live) count(r *Record, from, to *vertex, forward, far bool, c *Counters
 	s := &l.shards[(from.order*31+to.order)%shardCount]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := l.edgeOf(s, from, to, called, r.Class, now)
+	e := l.edgeOf(s, from, to, called, r.Class.opened(forward), now)
 	sides := &e.sides
 	if far {
 		if e.far == nil {

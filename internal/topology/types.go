@@ -50,6 +50,21 @@ var classNames = [classes]string{"", "intra-node", "inter-node", "ingress", "egr
 
 func (c Class) String() string { return classNames[c] }
 
+// opened gives the class of the conversation that answers are of: what comes in from where a
+// pod called is of an egress.
+func (c Class) opened(forward bool) Class {
+	switch {
+	case forward:
+		return c
+	case c == Ingress:
+		return Egress
+	case c == Egress:
+		return Ingress
+	default:
+		return c
+	}
+}
+
 // ParseClass gives the class of a name, false where there is none.
 func ParseClass(name string) (Class, bool) {
 	for c, have := range classNames {

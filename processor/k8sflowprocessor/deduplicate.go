@@ -17,6 +17,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
+	"github.com/netprobe-otel/netprobe/internal/inventory"
 	"github.com/netprobe-otel/netprobe/internal/netattr"
 	"github.com/netprobe-otel/netprobe/processor/k8sflowprocessor/internal/ends"
 	"github.com/netprobe-otel/netprobe/processor/k8sflowprocessor/internal/reports"
@@ -109,6 +110,10 @@ func (w *worker) reportOf(lr plog.LogRecord, node string) *reports.Report {
 	s := &w.seen
 	r := &reports.Report{First: s.First, Last: s.Last, Node: node}
 	r.Tuples[0], r.Tuples[1] = s.tuples()
+	r.Known = reports.Known{Translated: s.Translated, SourceService: serviceOf(&w.names.Source), DestinationService: serviceOf(&w.names.Destination)}
+	if id, ok := lr.Attributes().Get(netattr.FlowCommunityID); ok && s.Translated {
+		r.Known.CommunityID = id.Str()
+	}
 	if w.names.AnothersToReport(node) {
 		r.Rank = reports.Transit
 		if w.names.ReportedBy(node) == ends.ByDestination {
@@ -246,7 +251,7 @@ func (w *waiting) leaveOut(h *held) {
 			sl.LogRecords().RemoveIf(func(lr plog.LogRecord) bool {
 				r := h.reports[i]
 				i++
-				stands, others := w.memory.Judge(r)
+				stands, others, known := w.memory.Judge(r)
 				if !stands {
 					w.count--
 					return true
@@ -254,6 +259,7 @@ func (w *waiting) leaveOut(h *held) {
 				kept = append(kept, r)
 				if len(others) > 0 {
 					putNodes(lr.Attributes(), r.Node, others)
+					w.putKnown(lr.Attributes(), &known)
 				}
 				return false
 			})
@@ -262,6 +268,30 @@ func (w *waiting) leaveOut(h *held) {
 		return rl.ScopeLogs().Len() == 0
 	})
 	h.reports = kept
+}
+
+func serviceOf(end *inventory.End) string {
+	if end.Service == nil {
+		return ""
+	}
+	return end.Service.Name
+}
+
+// putKnown puts what the node that translated a flow knows of it.
+func (w *waiting) putKnown(attrs pcommon.Map, known *reports.Known) {
+	if !known.Translated {
+		return
+	}
+	put := func(key, value string) {
+		if value != "" {
+			attrs.PutStr(key, value)
+		}
+	}
+	put(netattr.FlowCommunityID, known.CommunityID)
+	if groupsOf(w.cfg.Attributes, logGroups)&groupService != 0 {
+		put(sourceKeys.service, known.SourceService)
+		put(destinationKeys.service, known.DestinationService)
+	}
 }
 
 // putNodes names the node whose report it is, and those that reported the same.

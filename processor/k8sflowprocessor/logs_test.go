@@ -277,6 +277,24 @@ func TestTwoReportsBecomeOne(t *testing.T) {
 	}
 }
 
+// The backend's node knows nothing of the service that its answers are of; the client's,
+// which translated, does.
+func TestAnswersKeepTheirService(t *testing.T) {
+	var sink consumertest.LogsSink
+	p := startLogs(t, defaults(func(cfg *Config) { cfg.Deduplicate.Enabled = true }), &sink, c.New())
+	answer := attributes{netattr.FlowInitiator: "destination", netattr.FlowCommunityID: "1:of the backend"}
+	require.NoError(t, p.ConsumeLogs(t.Context(), flowLogs(t, "n2", record(c.Web2, c.Client1, c.WebBackendPort, 40000, answer))))
+	require.NoError(t, p.ConsumeLogs(t.Context(), flowLogs(t, "n1", record(c.WebService, c.Client1, c.WebServicePort, 40000, merge(answer, attributes{
+		netattr.FlowCommunityID: "1:as opened", netattr.NATSourceAddress: c.Web2, netattr.NATSourcePort: c.WebBackendPort, netattr.NATOriginal: true,
+	})))))
+	require.NoError(t, p.Shutdown(t.Context()))
+	require.Equal(t, map[string]int{`n2 ["n2","n1"]`: 1}, nodesOf(sink.AllLogs()))
+	got := onlyRecord(sink.AllLogs()).Attributes().AsRaw()
+	require.Equal(t, "web", got["source.k8s.service.name"])
+	require.Equal(t, "1:as opened", got[netattr.FlowCommunityID])
+	require.Equal(t, c.Web2, got[netattr.SourceAddress])
+}
+
 // A stop hands on what waits, and a full memory what there is no room for.
 func TestNothingThatWaitsIsLost(t *testing.T) {
 	var sink consumertest.LogsSink

@@ -29,6 +29,17 @@ type Report struct {
 	First, Last time.Time
 	Node        string
 	Rank        Rank
+	// Known is what this report knows of the conversation beyond its packets.
+	Known Known
+}
+
+// Known is what the node knows that translated a flow, and no other one does: which service
+// was called, and by what identifier the conversation goes, as it was opened.
+type Known struct {
+	// Translated: the node saw both sides of a translation.
+	Translated                        bool
+	SourceService, DestinationService string
+	CommunityID                       string
 }
 
 // clockSlack is how far apart clocks of nodes may be, and packets on their way.
@@ -76,10 +87,10 @@ func (m *Memory) Add(r *Report, now time.Time) {
 	}
 }
 
-// Judge says whether a report stands, and names the other nodes which reported the
-// same packets, in order.
-func (m *Memory) Judge(r *Report) (stands bool, others []string) {
-	stands = true
+// Judge says whether a report stands, names the other nodes which reported the same
+// packets, in order, and gives what is known of the conversation.
+func (m *Memory) Judge(r *Report) (stands bool, others []string, known Known) {
+	stands, known = true, r.Known
 	for i, tuple := range r.Tuples {
 		if i == 1 && tuple == r.Tuples[0] {
 			break
@@ -91,13 +102,16 @@ func (m *Memory) Judge(r *Report) (stands bool, others []string) {
 			if other.before(r) {
 				stands = false
 			}
+			if other.Known.Translated && !known.Translated {
+				known = other.Known
+			}
 			if !slices.Contains(others, other.Node) {
 				others = append(others, other.Node)
 			}
 		}
 	}
 	slices.Sort(others)
-	return stands, others
+	return stands, others, known
 }
 
 // Forget forgets what has been kept for long enough.

@@ -50,12 +50,29 @@ func TestJudge(t *testing.T) {
 				m.Add(r, at)
 			}
 			for i, r := range tt.reports {
-				stands, others := m.Judge(r)
+				stands, others, _ := m.Judge(r)
 				require.Equal(t, tt.stand[i], stands, r.Node)
 				require.Equal(t, tt.others[i], others, r.Node)
 			}
 		})
 	}
+}
+
+// What only the node knows that translated stands on whichever report does.
+func TestTheTranslatorsKnowledgeStands(t *testing.T) {
+	m := New(time.Minute)
+	known := Known{Translated: true, SourceService: "web", CommunityID: "1:abc"}
+	preferred, translator := report("n2", Preferred, 0, 0), report("n1", Destination, 0, 0, front, wire)
+	translator.Known = known
+	m.Add(preferred, at)
+	m.Add(translator, at)
+	stands, _, got := m.Judge(preferred)
+	require.True(t, stands)
+	require.Equal(t, known, got)
+	own := Known{Translated: true, CommunityID: "1:own"}
+	preferred.Known = own
+	_, _, got = m.Judge(preferred)
+	require.Equal(t, own, got)
 }
 
 func TestForget(t *testing.T) {
