@@ -277,6 +277,11 @@ func (e *topologyExtension) ask(q *query, port uint16, p flow.Protocol) (netip.A
 
 // seen looks for who had an address in records.
 func (e *topologyExtension) seen(addr netip.Addr, at time.Time, kind topology.Kind) *topology.Vertex {
+	if at.IsZero() {
+		if v := e.Holder(addr, kind); v != nil {
+			return v
+		}
+	}
 	s := e.Snapshot(time.Hour, at, topology.LevelPod)
 	var found *topology.Vertex
 	for i := range s.Vertices {

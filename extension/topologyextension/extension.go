@@ -41,6 +41,7 @@ type topologyExtension struct {
 	stopping chan struct{}
 	stop     sync.Once
 	streams  chan struct{} // has a place for each client
+	answers  answers
 
 	// What is nil is not there.
 	resolver inventory.Resolver
@@ -57,7 +58,7 @@ var (
 func newExtension(set extension.Settings, cfg *Config) (*topologyExtension, error) {
 	return &topologyExtension{
 		Graph: topology.New(cfg.options()), cfg: cfg, set: set,
-		streams: make(chan struct{}, cfg.Stream.MaxClients), stopping: make(chan struct{}),
+		streams: make(chan struct{}, cfg.Stream.MaxClients), stopping: make(chan struct{}), answers: answers{all: map[string]*answered{}},
 	}, nil
 }
 

@@ -29,6 +29,8 @@ type route struct {
 	// parameters that it has; others get 400
 	parameters []string
 	answer     func(*query) (any, error)
+	// shared: clients that ask the same may have the same answer, as old as the graph may be.
+	shared bool
 }
 
 // filters are those of the graph.
@@ -40,19 +42,19 @@ func with(names []string, more ...string) []string {
 
 func (e *topologyExtension) routes() []route {
 	return []route{
-		{"/api/cluster", nil, e.cluster},
-		{"/api/topology", with(filters, "mappings"), e.topology},
-		{"/api/topology/diff", []string{"from", "to", "window", "level", "namespace", "node", "direction", "q", "min_bytes", "min_ratio", "limit"}, e.diff},
-		{"/api/topology/critical-path", []string{"from", "window", "at"}, e.criticalPath},
-		{"/api/flannel", nil, e.flannelView},
-		{"/api/stats", []string{"window", "at"}, e.stats},
-		{"/api/flows", []string{"direction", "namespace", "node", "limit", "cursor", "q", "protocol", "port", "address"}, e.flowRecords},
-		{"/api/query/pod", []string{"ip", "at"}, e.queryPod},
-		{"/api/query/service", []string{"ip", "port", "at"}, e.queryService},
-		{"/api/query/node", []string{"ip", "at"}, e.queryNode},
-		{"/api/interfaces", []string{"window", "limit", "cursor"}, e.interfaces},
-		{"/api/health", nil, e.health},
-		{"/api/report", []string{"window"}, e.report},
+		{"/api/cluster", nil, e.cluster, true},
+		{"/api/topology", with(filters, "mappings"), e.topology, true},
+		{"/api/topology/diff", []string{"from", "to", "window", "level", "namespace", "node", "direction", "q", "min_bytes", "min_ratio", "limit"}, e.diff, true},
+		{"/api/topology/critical-path", []string{"from", "window", "at"}, e.criticalPath, true},
+		{"/api/flannel", nil, e.flannelView, false},
+		{"/api/stats", []string{"window", "at"}, e.stats, true},
+		{"/api/flows", []string{"direction", "namespace", "node", "limit", "cursor", "q", "protocol", "port", "address"}, e.flowRecords, false},
+		{"/api/query/pod", []string{"ip", "at"}, e.queryPod, false},
+		{"/api/query/service", []string{"ip", "port", "at"}, e.queryService, false},
+		{"/api/query/node", []string{"ip", "at"}, e.queryNode, false},
+		{"/api/interfaces", []string{"window", "limit", "cursor"}, e.interfaces, false},
+		{"/api/health", nil, e.health, false},
+		{"/api/report", []string{"window"}, e.report, true},
 	}
 }
 
@@ -128,26 +130,49 @@ func serverOptions() []confighttp.ToServerOption {
 // json answers a request with what a route gives.
 func (e *topologyExtension) json(route route) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q := newQuery(r.URL.RawQuery, route.parameters, e.Now())
-		if q.err != nil {
-			writeError(w, r, q.err)
-			return
-		}
-		answer, err := route.answer(q)
-		if q.err != nil {
-			writeError(w, r, q.err)
-			return
-		}
 		var refused *apiError
-		switch {
-		case errors.As(err, &refused):
-			writeError(w, r, refused)
-		case err != nil:
-			writeError(w, r, &apiError{Code: http.StatusInternalServerError, Message: err.Error()})
-		default:
-			writeJSON(w, r, http.StatusOK, answer)
+		make := func() []byte {
+			var body []byte
+			body, refused = e.answer(&route, r.URL.RawQuery)
+			return body
 		}
+		var body []byte
+		if route.shared {
+			body = e.answers.get(route.path+"?"+r.URL.RawQuery, e.cfg.Graph.Refresh, make)
+		} else {
+			body = make()
+		}
+		if refused != nil {
+			writeError(w, r, refused)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		write(w, r, http.StatusOK, body)
 	})
+}
+
+// answer makes the body of an answer, or says why there is none.
+func (e *topologyExtension) answer(route *route, raw string) ([]byte, *apiError) {
+	q := newQuery(raw, route.parameters, e.Now())
+	if q.err != nil {
+		return nil, q.err
+	}
+	answer, err := route.answer(q)
+	if q.err != nil {
+		return nil, q.err
+	}
+	var refused *apiError
+	if errors.As(err, &refused) {
+		return nil, refused
+	}
+	var body []byte
+	if err == nil {
+		body, err = json.Marshal(answer)
+	}
+	if err != nil {
+		return nil, &apiError{Code: http.StatusInternalServerError, Message: err.Error()}
+	}
+	return append(body, '\n'), nil
 }
 
 func writeError(w http.ResponseWriter, _ *http.Request, err *apiError) {

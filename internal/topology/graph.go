@@ -5,6 +5,7 @@ package topology
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -120,6 +121,10 @@ func (g *Graph) Interfaces(from, to time.Time) []Interface { return g.faces.betw
 
 // Ledger gives what became of packets.
 func (g *Graph) Ledger() []LedgerEntry { return g.ledger.list() }
+
+// Holder gives who of a kind was seen last with an address, of those that have a place; nil
+// for nobody.
+func (g *Graph) Holder(addr netip.Addr, kind Kind) *Vertex { return g.live.holder(addr, kind) }
 
 // Now is the time by the graph's clock.
 func (g *Graph) Now() time.Time { return g.o.Now() }

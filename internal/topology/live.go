@@ -23,6 +23,7 @@ const (
 	maxVNIs      = 4  // of an edge
 	maxPorts     = 64 // told apart in a shard
 	maxNodes     = 10000
+	minShard     = 4 // edges that a shard may have although there is no room
 
 	// reportingFor is for how long a node is taken to report after its last record.
 	reportingFor = 2 * time.Minute
@@ -253,7 +254,7 @@ func (l *live) count(r *Record, from, to *vertex, forward, far bool, c *Counters
 	if !forward {
 		from, to, called, side = to, from, &r.Source, 1
 	}
-	s := &l.shards[(from.order*31+to.order)%shardCount]
+	s := &l.shards[shardOf(from, to)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := l.edgeOf(s, from, to, called, r.Class.opened(forward), now)
@@ -284,6 +285,11 @@ func (l *live) count(r *Record, from, to *vertex, forward, far bool, c *Counters
 	}
 }
 
+// shardOf spreads edges evenly (Fibonacci hashing).
+func shardOf(from, to *vertex) uint64 {
+	return ((uint64(from.order)<<32 | uint64(to.order)) * 0x9E3779B97F4A7C15) >> 32 % shardCount
+}
+
 // edgeOf gives the edge, of other if there is no room. The shard is locked.
 func (l *live) edgeOf(s *shard, from, to *vertex, called *End, class Class, now int64) *edge {
 	if from.evicted.Load() {
@@ -299,7 +305,7 @@ func (l *live) edgeOf(s *shard, from, to *vertex, called *End, class Class, now 
 	if e, ok := s.edges[key]; ok {
 		return e
 	}
-	if len(s.edges) >= max(l.maxEdges/shardCount, 2) {
+	if int(l.edges.Load()) >= l.maxEdges && len(s.edges) >= minShard {
 		l.foldEdges(s, now)
 	}
 	e := &edge{key: key, first: now, last: now}
@@ -584,6 +590,24 @@ func (l *live) forget(now int64) {
 		}
 		return true
 	})
+}
+
+// holder gives who of a kind was seen last with an address, nil for nobody.
+func (l *live) holder(addr netip.Addr, kind Kind) *Vertex {
+	l.vertexMu.RLock()
+	defer l.vertexMu.RUnlock()
+	var found *vertex
+	for key, v := range l.vertices {
+		if key.kind == kind && slices.Contains(v.Addresses, addr) && (found == nil || v.last.Load() > found.last.Load()) {
+			found = v
+		}
+	}
+	if found == nil {
+		return nil
+	}
+	out := found.Vertex
+	out.Last = found.last.Load()
+	return &out
 }
 
 func (l *live) vertexCount() int {
