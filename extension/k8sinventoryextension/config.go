@@ -6,6 +6,7 @@ package k8sinventoryextension
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -47,7 +48,7 @@ type FlannelConfig struct {
 	// Interval is how often that is read, beside soon after changes.
 	Interval time.Duration `mapstructure:"interval"`
 	// Port is the one that VXLAN is to use; 0 for any, since annotations do not say it.
-	Port uint16 `mapstructure:"port"`
+	Port int `mapstructure:"port"`
 }
 
 // What of the host is read.
@@ -88,6 +89,9 @@ func (cfg *Config) Validate() error {
 	}
 	if cfg.Flannel.Interval < minInterval || cfg.Flannel.Interval > maxInterval {
 		errs = append(errs, fmt.Errorf("flannel::interval: %s is not from %s to %s", cfg.Flannel.Interval, minInterval, maxInterval))
+	}
+	if port := cfg.Flannel.Port; port < 0 || port > math.MaxUint16 {
+		errs = append(errs, fmt.Errorf("flannel::port: %d is not from 0, for any, to %d", port, math.MaxUint16))
 	}
 	errs = append(errs, validateKeys("labels", cfg.Labels), validateKeys("annotations", cfg.Annotations))
 	return errors.Join(errs...)

@@ -42,13 +42,14 @@ func TestConfig(t *testing.T) {
 
 func TestConfigBad(t *testing.T) {
 	for name, want := range map[string]string{
-		"scope":    `scope: "world" is none of ["cluster" "node"]`,
-		"no_node":  "node: is needed for scope node; in a pod give it as ${env:K8S_NODE_NAME} from the field spec.nodeName",
-		"context":  "context: is of a kubeconfig, and there is none",
-		"grace":    "grace: 1h0m1s is not from 0s to 1h0m0s",
-		"host":     `flannel::host: "yes" is none of ["auto" "off"]`,
-		"interval": "flannel::interval: 10ms is not from 1s to 1h0m0s",
-		"labels":   `labels[1]: "app" is there twice`,
+		"scope":        `scope: "world" is none of ["cluster" "node"]`,
+		"no_node":      "node: is needed for scope node; in a pod give it as ${env:K8S_NODE_NAME} from the field spec.nodeName",
+		"context":      "context: is of a kubeconfig, and there is none",
+		"flannel_port": "flannel::port: 70000 is not from 0, for any, to 65535",
+		"grace":        "grace: 1h0m1s is not from 0s to 1h0m0s",
+		"host":         `flannel::host: "yes" is none of ["auto" "off"]`,
+		"interval":     "flannel::interval: 10ms is not from 1s to 1h0m0s",
+		"labels":       `labels[1]: "app" is there twice`,
 	} {
 		require.EqualError(t, confmap.Validate(load(t, name)), want, name)
 	}

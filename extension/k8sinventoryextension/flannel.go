@@ -72,7 +72,7 @@ type hostWatch struct {
 
 func newHostWatch(cfg *Config, logger *zap.Logger, store *inventory.Store, current func(time.Time) bool) *hostWatch {
 	return &hostWatch{
-		node: cfg.Node, port: cfg.Flannel.Port, interval: cfg.Flannel.Interval, logger: logger, store: store, current: current,
+		node: cfg.Node, port: uint16(cfg.Flannel.Port), interval: cfg.Flannel.Interval, logger: logger, store: store, current: current,
 		read:   flannel.Read,
 		watch:  func() (changes, error) { return flannel.Watch() },
 		settle: settleTime, delay: changeDelay,

@@ -132,12 +132,21 @@ func (w *worker) mayWait(r *reports.Report) bool {
 func (w *waiting) hold(ctx context.Context, h *held, lr plog.LogRecord, r *reports.Report, wait bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.memory.Len() >= 2*w.cfg.Deduplicate.MaxRecords || wait && w.count >= w.cfg.Deduplicate.MaxRecords {
+	if w.memory.Len() >= 2*w.cfg.Deduplicate.MaxRecords {
 		w.own.ProcessorK8sFlowRecords.Add(ctx, 1, w.outcomes[noRoom])
 		return false
 	}
 	w.memory.Add(r, time.Now())
 	if !wait {
+		return false
+	}
+	if w.count >= w.cfg.Deduplicate.MaxRecords {
+		// it cannot wait, but what does may be better already
+		if stands, _, _ := w.memory.Judge(r); !stands {
+			w.own.ProcessorK8sFlowRecords.Add(ctx, 1, w.outcomes[leftOut])
+			return true
+		}
+		w.own.ProcessorK8sFlowRecords.Add(ctx, 1, w.outcomes[noRoom])
 		return false
 	}
 	w.count++

@@ -41,7 +41,7 @@ type host map[component.ID]component.Component
 func (h host) GetExtensions() map[component.ID]component.Component { return h }
 
 func hostWith(r inventory.Resolver) host {
-	return host{component.MustNewID("k8s_inventory"): inventoryExtension{Resolver: r}}
+	return host{component.MustNewID("k8s_inventory"): &inventoryExtension{Resolver: r}}
 }
 
 func settings(t *testing.T) (processor.Settings, *componenttest.Telemetry) {

@@ -171,6 +171,24 @@ func TestStartWaitsForTheInventory(t *testing.T) {
 	}
 }
 
+// Pipelines start one after the other: what the first waited for, the second does not.
+func TestPipelinesHaveOneWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set, _ := settings(t)
+		cfg, h := defaults(func(cfg *Config) { cfg.WaitTimeout = 10 * time.Second }), hostWith(inventory.NewStore(time.Minute))
+		began := time.Now()
+		logs, err := NewFactory().CreateLogs(t.Context(), set, cfg, consumertest.NewNop())
+		require.NoError(t, err)
+		require.NoError(t, logs.Start(t.Context(), h))
+		metrics, err := NewFactory().CreateMetrics(t.Context(), set, cfg, consumertest.NewNop())
+		require.NoError(t, err)
+		require.NoError(t, metrics.Start(t.Context(), h))
+		require.InDelta(t, 10*time.Second, time.Since(began), float64(100*time.Millisecond))
+		require.NoError(t, logs.Shutdown(t.Context()))
+		require.NoError(t, metrics.Shutdown(t.Context()))
+	})
+}
+
 func TestStartNeedsAnInventory(t *testing.T) {
 	other := component.MustNewID("health_check")
 	for name, tt := range map[string]struct {
@@ -308,6 +326,18 @@ func TestNothingThatWaitsIsLost(t *testing.T) {
 	require.Equal(t, 3, sink.LogRecordCount(), "no room")
 	require.NoError(t, p.Shutdown(t.Context()))
 	require.Equal(t, 5, sink.LogRecordCount())
+}
+
+// What there is no room for does not stand beside what waits and is better.
+func TestNoRoomIsNoSecondRecord(t *testing.T) {
+	var sink consumertest.LogsSink
+	p := startLogs(t, defaults(func(cfg *Config) { cfg.Deduplicate.Enabled, cfg.Deduplicate.MaxRecords = true, 1 }), &sink, c.New())
+	r := record(c.Client1, c.Web2, 40000, 80, nil)
+	for _, node := range []string{"n1", "n2"} {
+		require.NoError(t, p.ConsumeLogs(t.Context(), flowLogs(t, node, r)))
+	}
+	require.NoError(t, p.Shutdown(t.Context()))
+	require.Equal(t, map[string]int{`n1 ["n1","n2"]`: 1}, nodesOf(sink.AllLogs()))
 }
 
 // What the pipeline refuses for now comes again.

@@ -45,6 +45,7 @@ type outcome uint8
 const (
 	folded outcome = iota
 	overflowed
+	refused
 	leftToAnother
 	outcomes
 )
@@ -58,7 +59,7 @@ func newMetrics(set processor.Settings, cfg *Config, next consumer.Metrics) (*me
 		naming: n, asked: groupsOf(cfg.Metrics.Dimensions, metricGroups),
 		table: series.New(cfg.Metrics.MaxSeries, cfg.Metrics.IdleTimeout), point: series.Point{Attributes: pcommon.NewMap()},
 	}
-	for o, name := range [outcomes]string{folded: "folded", overflowed: "overflow", leftToAnother: "other_reporter"} {
+	for o, name := range [outcomes]string{folded: "folded", overflowed: "overflow", refused: "refused", leftToAnother: "other_reporter"} {
 		p.outcomes[o] = metric.WithAttributeSet(attribute.NewSet(attribute.String("outcome", name)))
 	}
 	next, err = consumer.NewMetrics(p.handOn(next), consumer.WithCapabilities(next.Capabilities()))
@@ -228,12 +229,8 @@ func (f *folding) take(m pmetric.Metric) bool {
 	}
 }
 
-func (f *folding) count(found bool) {
-	if found {
-		f.counts[folded]++
-	} else {
-		f.counts[overflowed]++
-	}
+func (f *folding) count(added series.Added) {
+	f.counts[map[series.Added]outcome{series.ToSeries: folded, series.ToOverflow: overflowed, series.Refused: refused}[added]]++
 }
 
 func (f *folding) sum(m pmetric.Metric, dp pmetric.NumberDataPoint) {

@@ -68,11 +68,16 @@ func (n *naming) find(ctx context.Context, host component.Host) error {
 // pollInterval is how often the start asks whether the inventory is complete.
 const pollInterval = 20 * time.Millisecond
 
+// waits are when it was first waited for an inventory.
+var waits sync.Map // of time.Time, by inventory.Resolver
+
 func (n *naming) wait(ctx context.Context) error {
 	if n.cfg.WaitTimeout == 0 || n.resolver.Ready() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.WaitTimeout)
+	// pipelines start one after the other, and have one wait between them
+	began, _ := waits.LoadOrStore(n.resolver, time.Now())
+	ctx, cancel := context.WithDeadline(ctx, began.(time.Time).Add(n.cfg.WaitTimeout))
 	defer cancel()
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()

@@ -4,6 +4,7 @@
 package series
 
 import (
+	"math"
 	"slices"
 
 	"go.opentelemetry.io/collector/pdata/pmetric"
@@ -77,11 +78,11 @@ func addExponential(to, from pmetric.ExponentialHistogramDataPoint) {
 	first := a.first(b)
 	for _, all := range []buckets{a, b} {
 		for i, n := range all.counts {
-			sum[int(all.offset-first)+i] += n
+			sum[all.offset-first+int64(i)] += n
 		}
 	}
 	to.SetScale(scale)
-	to.Positive().SetOffset(first)
+	to.Positive().SetOffset(int32(first))
 	to.Positive().BucketCounts().FromRaw(sum)
 	to.SetCount(to.Count() + from.Count())
 	to.SetSum(to.Sum() + from.Sum())
@@ -92,12 +93,25 @@ func addExponential(to, from pmetric.ExponentialHistogramDataPoint) {
 
 // buckets are those of a scale, the first of which has the index offset.
 type buckets struct {
-	offset int32
+	offset int64
 	counts []uint64
 }
 
+// Scales that there are (OpenTelemetry SDK specification: 20 is the largest; at -10 one
+// bucket holds all numbers that there are).
+const minScale, maxScale = -10, 20
+
+// wellFormed says whether a histogram can be added: others come from nowhere that keeps
+// to the data model, which numbers buckets in 32 bits.
+func wellFormed(dp pmetric.ExponentialHistogramDataPoint) bool {
+	end := int64(dp.Positive().Offset()) + int64(dp.Positive().BucketCounts().Len())
+	return dp.Scale() >= minScale && dp.Scale() <= maxScale && end <= math.MaxInt32 && dp.Negative().BucketCounts().Len() == 0 && finite(dp.Sum())
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
+
 func bucketsAt(dp pmetric.ExponentialHistogramDataPoint, scale int32) buckets {
-	b := buckets{dp.Positive().Offset(), dp.Positive().BucketCounts().AsRaw()}
+	b := buckets{int64(dp.Positive().Offset()), dp.Positive().BucketCounts().AsRaw()}
 	for s := dp.Scale(); s > scale; s-- {
 		b = b.halved()
 	}
@@ -110,16 +124,16 @@ func (b buckets) halved() buckets {
 	if len(b.counts) == 0 {
 		return h
 	}
-	last := (b.offset + int32(len(b.counts)) - 1) >> 1
+	last := (b.offset + int64(len(b.counts)) - 1) >> 1
 	h.counts = make([]uint64, last-h.offset+1)
 	for i, n := range b.counts {
-		h.counts[((b.offset+int32(i))>>1)-h.offset] += n
+		h.counts[((b.offset+int64(i))>>1)-h.offset] += n
 	}
 	return h
 }
 
 // first gives the lower of the first indexes, as far as there are any.
-func (b buckets) first(other buckets) int32 {
+func (b buckets) first(other buckets) int64 {
 	switch {
 	case len(b.counts) == 0:
 		return other.offset
@@ -132,12 +146,12 @@ func (b buckets) first(other buckets) int32 {
 
 // with gives how many buckets span both.
 func (b buckets) with(other buckets) int {
-	first, end := b.first(other), int32(0)
+	first, end := b.first(other), int64(0)
 	for i, all := range []buckets{b, other} {
 		if len(all.counts) == 0 {
 			continue
 		}
-		if last := all.offset + int32(len(all.counts)); i == 0 || len(b.counts) == 0 || last > end {
+		if last := all.offset + int64(len(all.counts)); i == 0 || len(b.counts) == 0 || last > end {
 			end = last
 		}
 	}

@@ -122,8 +122,28 @@ func (t *Table) Again() {
 	}
 }
 
-// AddSum adds a point of a delta sum. False if there is no room for its series.
-func (r *Resource) AddSum(m pmetric.Metric, p *Point, dp pmetric.NumberDataPoint) bool {
+// Added is what became of a point.
+type Added uint8
+
+// What becomes of points.
+const (
+	ToSeries   Added = iota
+	ToOverflow       // there is no room for its series
+	Refused          // it is none of a monotonic sum, or of a histogram
+)
+
+func (s *total) added() Added {
+	if s.overflow {
+		return ToOverflow
+	}
+	return ToSeries
+}
+
+// AddSum adds a point of a delta sum.
+func (r *Resource) AddSum(m pmetric.Metric, p *Point, dp pmetric.NumberDataPoint) Added {
+	if dp.IntValue() < 0 || dp.DoubleValue() < 0 || !finite(dp.DoubleValue()) {
+		return Refused
+	}
 	s := r.at(m, p)
 	switch dp.ValueType() {
 	case pmetric.NumberDataPointValueTypeInt:
@@ -131,24 +151,29 @@ func (r *Resource) AddSum(m pmetric.Metric, p *Point, dp pmetric.NumberDataPoint
 	case pmetric.NumberDataPointValueTypeDouble:
 		s.number.SetDoubleValue(s.number.DoubleValue() + dp.DoubleValue())
 	}
-	return !s.overflow
+	return s.added()
 }
 
-// AddHistogram adds a point of a delta histogram. False if there is no room for its series.
-func (r *Resource) AddHistogram(m pmetric.Metric, p *Point, dp pmetric.HistogramDataPoint) bool {
+// AddHistogram adds a point of a delta histogram.
+func (r *Resource) AddHistogram(m pmetric.Metric, p *Point, dp pmetric.HistogramDataPoint) Added {
+	if !finite(dp.Sum()) {
+		return Refused
+	}
 	s := r.at(m, p)
 	if !addExplicit(s.histogram, dp) { // other boundaries: it begins anew
 		s.start = p.Start
 	}
-	return !s.overflow
+	return s.added()
 }
 
-// AddExponential adds a point of a delta exponential histogram. False if there is no
-// room for its series.
-func (r *Resource) AddExponential(m pmetric.Metric, p *Point, dp pmetric.ExponentialHistogramDataPoint) bool {
+// AddExponential adds a point of a delta exponential histogram.
+func (r *Resource) AddExponential(m pmetric.Metric, p *Point, dp pmetric.ExponentialHistogramDataPoint) Added {
+	if !wellFormed(dp) {
+		return Refused
+	}
 	s := r.at(m, p)
 	addExponential(s.exponential, dp)
-	return !s.overflow
+	return s.added()
 }
 
 // at gives the series that a point is of.

@@ -63,10 +63,10 @@ func values(r *Resource) map[string]int64 {
 func TestResourcesAndMetricsAreKeptApart(t *testing.T) {
 	table := New(10, time.Hour)
 	a, b := table.Resource(resource("a")), table.Resource(resource("b"))
-	require.True(t, a.AddSum(sum("x"), point("e", "r"), value(1)))
-	require.True(t, a.AddSum(sum("y"), point("e", "r"), value(2)))
-	require.True(t, b.AddSum(sum("x"), point("e", "r"), value(4)))
-	require.True(t, table.Resource(resource("a")).AddSum(sum("x"), point("e", "r"), value(8)))
+	require.Equal(t, ToSeries, a.AddSum(sum("x"), point("e", "r"), value(1)))
+	require.Equal(t, ToSeries, a.AddSum(sum("y"), point("e", "r"), value(2)))
+	require.Equal(t, ToSeries, b.AddSum(sum("x"), point("e", "r"), value(4)))
+	require.Equal(t, ToSeries, table.Resource(resource("a")).AddSum(sum("x"), point("e", "r"), value(8)))
 	require.Equal(t, map[string]int64{"x e r": 9, "y e r": 2}, values(a))
 	require.Equal(t, map[string]int64{"x e r": 4}, values(b))
 	require.Equal(t, map[string]int{"x": 2, "y": 1}, table.Len())
@@ -81,16 +81,16 @@ func TestBudget(t *testing.T) {
 	table := New(2, time.Minute)
 	r := table.Resource(resource("a"))
 	for i, end := range []string{"1", "2", "3", "4", "1"} {
-		require.Equal(t, i < 2 || i == 4, r.AddSum(sum("x"), point(end, "r"), value(1)), end)
+		require.Equal(t, i < 2 || i == 4, r.AddSum(sum("x"), point(end, "r"), value(1)) == ToSeries, end)
 	}
-	require.False(t, r.AddSum(sum("x"), point("5", "other"), value(1)))
-	require.True(t, r.AddSum(sum("y"), point("5", "other"), value(1)), "another metric")
+	require.Equal(t, ToOverflow, r.AddSum(sum("x"), point("5", "other"), value(1)))
+	require.Equal(t, ToSeries, r.AddSum(sum("y"), point("5", "other"), value(1)), "another metric")
 	require.Equal(t, map[string]int64{"x 1 r": 2, "x 2 r": 1, "x overflow r": 2, "x overflow other": 1, "y 5 other": 1}, values(r))
 	table.Expire(time.Now().Add(2 * time.Minute))
 	require.Equal(t, map[string]int{"x": 0, "y": 0}, table.Len())
 	require.Empty(t, table.resources)
 	r = table.Resource(resource("a"))
-	require.True(t, r.AddSum(sum("x"), point("3", "r"), value(7)))
+	require.Equal(t, ToSeries, r.AddSum(sum("x"), point("3", "r"), value(7)))
 	require.Equal(t, map[string]int64{"x 3 r": 7}, values(r))
 }
 
@@ -163,8 +163,8 @@ func TestExplicitHistogramsAddUp(t *testing.T) {
 	m.SetName("h")
 	m.SetEmptyHistogram()
 	r := New(2, time.Minute).Resource(resource("a"))
-	require.True(t, r.AddHistogram(m, point("1", "r"), explicit([]float64{1, 2}, []uint64{1, 0, 5}, 0.5, 9)))
-	require.True(t, r.AddHistogram(m, point("1", "r"), explicit([]float64{1, 2}, []uint64{1, 1, 1}, 0.1, 3)))
+	require.Equal(t, ToSeries, r.AddHistogram(m, point("1", "r"), explicit([]float64{1, 2}, []uint64{1, 0, 5}, 0.5, 9)))
+	require.Equal(t, ToSeries, r.AddHistogram(m, point("1", "r"), explicit([]float64{1, 2}, []uint64{1, 1, 1}, 0.1, 3)))
 	last := func() pmetric.HistogramDataPoint {
 		to := pmetric.NewMetricSlice()
 		r.AppendTo(to)
@@ -180,7 +180,7 @@ func TestExplicitHistogramsAddUp(t *testing.T) {
 	// other boundaries cannot be added
 	p := point("1", "r")
 	p.Start, p.At = 100, 200
-	require.True(t, r.AddHistogram(m, p, explicit([]float64{1, 2, 3}, []uint64{1, 1, 1, 1}, 0.1, 3)))
+	require.Equal(t, ToSeries, r.AddHistogram(m, p, explicit([]float64{1, 2, 3}, []uint64{1, 1, 1, 1}, 0.1, 3)))
 	dp = last()
 	require.Equal(t, []uint64{1, 1, 1, 1}, dp.BucketCounts().AsRaw())
 	require.EqualValues(t, 100, dp.StartTimestamp())
@@ -230,7 +230,7 @@ func TestExponentialHistogramsAddUp(t *testing.T) {
 				part = append(part, v)
 			}
 			all = append(all, part...)
-			require.True(t, r.AddExponential(m, point("1", "r"), exponentialOf(t, part, []int32{4, 40, 160}[random.IntN(3)])))
+			require.Equal(t, ToSeries, r.AddExponential(m, point("1", "r"), exponentialOf(t, part, []int32{4, 40, 160}[random.IntN(3)])))
 		}
 		to := pmetric.NewMetricSlice()
 		r.AppendTo(to)
@@ -254,4 +254,89 @@ func TestExponentialHistogramsAddUp(t *testing.T) {
 		require.Equal(t, want, got, "scale %d", dp.Scale())
 		require.Equal(t, zeros, dp.ZeroCount())
 	}
+}
+
+// What keeps to no data model is refused, and takes no series with it.
+func TestPointsThatCannotBeAdded(t *testing.T) {
+	r := New(2, time.Minute).Resource(resource("a"))
+	require.Equal(t, ToSeries, r.AddSum(sum("x"), point("1", "r"), value(5)))
+	require.Equal(t, Refused, r.AddSum(sum("x"), point("1", "r"), value(-1)))
+	for _, v := range []float64{-0.5, math.NaN(), math.Inf(1)} {
+		dp := pmetric.NewNumberDataPoint()
+		dp.SetDoubleValue(v)
+		require.Equal(t, Refused, r.AddSum(sum("y"), point("1", "r"), dp), "%v", v)
+	}
+	require.Equal(t, map[string]int64{"x 1 r": 5}, values(r))
+
+	m := pmetric.NewMetric()
+	m.SetName("h")
+	m.SetEmptyExponentialHistogram()
+	exponential := func(scale, offset int32, counts ...uint64) pmetric.ExponentialHistogramDataPoint {
+		dp := pmetric.NewExponentialHistogramDataPoint()
+		dp.SetScale(scale)
+		dp.SetCount(uint64(len(counts)))
+		dp.Positive().SetOffset(offset)
+		dp.Positive().BucketCounts().FromRaw(counts)
+		return dp
+	}
+	for _, refused := range []pmetric.ExponentialHistogramDataPoint{
+		exponential(math.MaxInt32, 0, 1), exponential(math.MinInt32, 0, 1), exponential(0, math.MaxInt32, 1, 2),
+	} {
+		require.Equal(t, Refused, r.AddExponential(m, point("1", "r"), refused))
+	}
+	// as far apart as can be, in any order
+	for _, all := range [][]pmetric.ExponentialHistogramDataPoint{
+		{exponential(20, math.MinInt32, 1), exponential(20, math.MaxInt32-1, 1), exponential(-10, 0, 1)},
+		{exponential(-10, math.MaxInt32-1, 1), exponential(-10, math.MinInt32, 1), exponential(20, 0, 1)},
+	} {
+		r := New(2, time.Minute).Resource(resource("a"))
+		for _, dp := range all {
+			require.Equal(t, ToSeries, r.AddExponential(m, point("1", "r"), dp))
+		}
+		to := pmetric.NewMetricSlice()
+		r.AppendTo(to)
+		dp := to.At(0).ExponentialHistogram().DataPoints().At(0)
+		var sum uint64
+		for _, n := range dp.Positive().BucketCounts().All() {
+			sum += n
+		}
+		require.EqualValues(t, 3, sum)
+		require.LessOrEqual(t, dp.Positive().BucketCounts().Len(), maxBuckets)
+	}
+}
+
+func FuzzAddExponential(f *testing.F) {
+	f.Add(int32(0), int32(0), int32(0), int32(math.MaxInt32), uint8(1), uint8(2))
+	f.Add(int32(-10), int32(math.MinInt32), int32(20), int32(math.MaxInt32), uint8(200), uint8(7))
+	f.Fuzz(func(t *testing.T, scale, offset, scale2, offset2 int32, n, n2 uint8) {
+		m := pmetric.NewMetric()
+		m.SetName("h")
+		m.SetEmptyExponentialHistogram()
+		r := New(2, time.Minute).Resource(resource("a"))
+		var want uint64
+		for _, p := range []struct {
+			scale, offset int32
+			n             uint8
+		}{{scale, offset, n}, {scale2, offset2, n2}} {
+			dp := pmetric.NewExponentialHistogramDataPoint()
+			dp.SetScale(p.scale)
+			dp.Positive().SetOffset(p.offset)
+			for range p.n {
+				dp.Positive().BucketCounts().Append(1)
+			}
+			dp.SetCount(uint64(p.n))
+			if r.AddExponential(m, point("1", "r"), dp) == ToSeries {
+				want += uint64(p.n)
+			}
+		}
+		to := pmetric.NewMetricSlice()
+		r.AppendTo(to)
+		var sum uint64
+		for _, m := range to.All() {
+			for _, count := range m.ExponentialHistogram().DataPoints().At(0).Positive().BucketCounts().All() {
+				sum += count
+			}
+		}
+		require.Equal(t, want, sum)
+	})
 }
