@@ -35,6 +35,13 @@ type inventoryExtension struct {
 	inventory.Resolver
 }
 
+// catalogExtension also lists what there is.
+type catalogExtension struct {
+	component.StartFunc
+	component.ShutdownFunc
+	*inventory.Store
+}
+
 // host has extensions.
 type host map[component.ID]component.Component
 

@@ -16,6 +16,9 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata/metricdatatest"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/netprobe-otel/netprobe/internal/inventory"
 	"github.com/netprobe-otel/netprobe/internal/netattr"
@@ -210,6 +213,27 @@ func TestStartNeedsAnInventory(t *testing.T) {
 			require.NoError(t, logs.Shutdown(t.Context()))
 			require.NoError(t, metrics.Shutdown(t.Context()))
 		})
+	}
+}
+
+func TestNodeThatTheClusterDoesNotHave(t *testing.T) {
+	for node, warnings := range map[string]int{"n1": 0, "n9": 1, "": 0} {
+		set, _ := settings(t)
+		core, logs := observer.New(zapcore.WarnLevel)
+		set.Logger = zap.New(core)
+		p, err := NewFactory().CreateLogs(t.Context(), set, defaults(on(node)), consumertest.NewNop())
+		require.NoError(t, err)
+		store := c.New()
+		store.SetReady(false)
+		require.NoError(t, p.Start(t.Context(), host{component.MustNewID("k8s_inventory"): &catalogExtension{Store: store}}))
+		one := func() plog.Logs { return flowLogs(t, "", record(c.Client1, c.Web2, 1, 2, nil)) }
+		require.NoError(t, p.ConsumeLogs(t.Context(), one()))
+		require.Zero(t, logs.Len(), "before all is known")
+		store.SetReady(true)
+		require.NoError(t, p.ConsumeLogs(t.Context(), one()))
+		require.NoError(t, p.ConsumeLogs(t.Context(), one()))
+		require.Equal(t, warnings, logs.FilterMessageSnippet("no node of the name").Len(), "%q", node)
+		require.NoError(t, p.Shutdown(t.Context()))
 	}
 }
 

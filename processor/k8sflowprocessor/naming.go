@@ -6,6 +6,7 @@ package k8sflowprocessor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type naming struct {
 	resolver inventory.Resolver
 	results  [results]metric.MeasurementOption
 	workers  sync.Pool // of *worker
+	checked  sync.Once // whether the cluster has the node
 }
 
 // worker names the flows of a batch.
@@ -97,7 +99,23 @@ func (n *naming) begin() *worker {
 	w := n.workers.Get().(*worker)
 	w.Incomplete = !n.resolver.Ready()
 	w.results = [results]int64{}
+	if !w.Incomplete {
+		n.checked.Do(n.checkNode)
+	}
 	return w
+}
+
+// checkNode says where the cluster has no node of the name that these flows are said to be
+// of: each is left then to nodes that do not see it.
+func (n *naming) checkNode() {
+	catalog, ok := n.resolver.(inventory.Catalog)
+	if !ok || n.cfg.Node == "" {
+		return
+	}
+	if !slices.ContainsFunc(catalog.Nodes(), func(node *inventory.Node) bool { return node.Name == n.cfg.Node }) {
+		n.logger.Warn("The cluster has no node of the name in the option node, so flows may be counted by two nodes or by none; give the pod's spec.nodeName",
+			zap.String("node", n.cfg.Node))
+	}
 }
 
 func (n *naming) end(ctx context.Context, w *worker) {
