@@ -128,6 +128,11 @@ func requireFlowRecords(t *testing.T, records []record, began time.Time, initiat
 		require.Contains(t, rest, "netprobe.tcp.retransmits") // the kernel also probes where nothing is lost
 		delete(rest, "netprobe.tcp.rtt")
 		delete(rest, "netprobe.tcp.retransmits")
+		// A busy kernel drops a segment that crosses the close; what is dropped has tests of its own.
+		if dropped, ok := rest["netprobe.drops"]; ok {
+			require.LessOrEqual(t, dropped, r.attrs["netprobe.flow.packets"])
+			delete(rest, "netprobe.drops")
+		}
 		require.Equal(t, want, rest)
 	}
 	for at, count := range observed {
