@@ -28,6 +28,7 @@ import (
 type waiting struct {
 	*naming
 	next     consumer.Logs
+	asked    group // of each end
 	outcomes map[string]metric.MeasurementOption
 
 	quit    chan struct{}
@@ -57,9 +58,9 @@ const (
 	refusedBy = "refused"
 )
 
-func newWaiting(n *naming, next consumer.Logs) *waiting {
+func newWaiting(n *naming, next consumer.Logs, asked group) *waiting {
 	w := &waiting{
-		naming: n, next: next, quit: make(chan struct{}), outcomes: map[string]metric.MeasurementOption{},
+		naming: n, next: next, asked: asked, quit: make(chan struct{}), outcomes: map[string]metric.MeasurementOption{},
 		// the other node's record may come this much later, or have come this much earlier
 		memory: reports.New(2 * n.cfg.Deduplicate.Wait),
 	}
@@ -297,7 +298,7 @@ func (w *waiting) putKnown(attrs pcommon.Map, known *reports.Known) {
 		}
 	}
 	put(netattr.FlowCommunityID, known.CommunityID)
-	if groupsOf(w.cfg.Attributes, logGroups)&groupService != 0 {
+	if w.asked&groupService != 0 {
 		put(sourceKeys.service, known.SourceService)
 		put(destinationKeys.service, known.DestinationService)
 	}

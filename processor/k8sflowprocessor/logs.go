@@ -32,7 +32,7 @@ func newLogs(set processor.Settings, cfg *Config, next consumer.Logs) (*logs, er
 	}
 	p := &logs{naming: n, asked: groupsOf(cfg.Attributes, logGroups)}
 	if cfg.Deduplicate.Enabled {
-		p.waiting = newWaiting(n, next)
+		p.waiting = newWaiting(n, next, p.asked)
 	}
 	return p, nil
 }

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/consumer"
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pmetric"
@@ -20,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/zap"
 
+	"github.com/netprobe-otel/netprobe/internal/inventory"
 	"github.com/netprobe-otel/netprobe/internal/netattr"
 	"github.com/netprobe-otel/netprobe/processor/k8sflowprocessor/internal/ends"
 	"github.com/netprobe-otel/netprobe/processor/k8sflowprocessor/internal/series"
@@ -39,15 +39,12 @@ type metrics struct {
 	point series.Point // reused
 }
 
-// outcome is what became of a point.
-type outcome uint8
+// outcome is what became of a point: what its series says, or that it has none here.
+type outcome = series.Added
 
 const (
-	folded outcome = iota
-	overflowed
-	refused
-	leftToAnother
-	outcomes
+	leftToAnother = series.Refused + 1
+	outcomes      = leftToAnother + 1
 )
 
 func newMetrics(set processor.Settings, cfg *Config, next consumer.Metrics) (*metrics, error) {
@@ -59,7 +56,7 @@ func newMetrics(set processor.Settings, cfg *Config, next consumer.Metrics) (*me
 		naming: n, asked: groupsOf(cfg.Metrics.Dimensions, metricGroups),
 		table: series.New(cfg.Metrics.MaxSeries, cfg.Metrics.IdleTimeout), point: series.Point{Attributes: pcommon.NewMap()},
 	}
-	for o, name := range [outcomes]string{folded: "folded", overflowed: "overflow", refused: "refused", leftToAnother: "other_reporter"} {
+	for o, name := range [outcomes]string{series.ToSeries: "folded", series.ToOverflow: "overflow", series.Refused: "refused", leftToAnother: "other_reporter"} {
 		p.outcomes[o] = metric.WithAttributeSet(attribute.NewSet(attribute.String("outcome", name)))
 	}
 	next, err = consumer.NewMetrics(p.handOn(next), consumer.WithCapabilities(next.Capabilities()))
@@ -70,14 +67,6 @@ func newMetrics(set processor.Settings, cfg *Config, next consumer.Metrics) (*me
 		processorhelper.WithStart(p.find), processorhelper.WithShutdown(p.shutdown), processorhelper.WithCapabilities(mutates))
 	return p, err
 }
-
-// Start and Shutdown are the helper's.
-func (p *metrics) Start(ctx context.Context, host component.Host) error {
-	return p.Metrics.Start(ctx, host)
-}
-
-// Shutdown implements component.Component.
-func (p *metrics) Shutdown(ctx context.Context) error { return p.Metrics.Shutdown(ctx) }
 
 func (p *metrics) shutdown(context.Context) error {
 	p.own.Shutdown()
@@ -229,9 +218,7 @@ func (f *folding) take(m pmetric.Metric) bool {
 	}
 }
 
-func (f *folding) count(added series.Added) {
-	f.counts[map[series.Added]outcome{series.ToSeries: folded, series.ToOverflow: overflowed, series.Refused: refused}[added]]++
-}
+func (f *folding) count(o outcome) { f.counts[o]++ }
 
 func (f *folding) sum(m pmetric.Metric, dp pmetric.NumberDataPoint) {
 	if !f.fold(dp.Attributes(), dp.StartTimestamp(), dp.Timestamp()) {
@@ -323,15 +310,11 @@ func (f *folding) fold(attrs pcommon.Map, start, at pcommon.Timestamp) bool {
 
 // put puts what is known of the ends.
 func (f *folding) put(to pcommon.Map) {
-	f.putEnd(to, sourceKeys, &f.seen.Source, &f.names)
-	f.putEnd(to, destinationKeys, &f.seen.Destination, &f.names)
+	f.putEnd(to, sourceKeys, &f.names.Source)
+	f.putEnd(to, destinationKeys, &f.names.Destination)
 }
 
-func (f *folding) putEnd(to pcommon.Map, keys *endKeys, at *ends.Endpoint, names *ends.Names) {
-	end := &names.Source
-	if keys == destinationKeys {
-		end = &names.Destination
-	}
+func (f *folding) putEnd(to pcommon.Map, keys *endKeys, end *inventory.End) {
 	keys.put(to, end, f.asked)
 	if f.asked&groupWorkload == 0 {
 		return
