@@ -5,6 +5,7 @@ package topology
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -67,6 +68,17 @@ func contains(have, lower string) bool { return strings.Contains(strings.ToLower
 
 // where gives the edges that are chosen, and their vertices.
 func (s *Snapshot) where(chosen func(*Edge) bool) *Snapshot {
+	return s.only(func(yield func(*Edge) bool) {
+		for i := range s.Edges {
+			if e := &s.Edges[i]; chosen(e) && !yield(e) {
+				return
+			}
+		}
+	})
+}
+
+// only gives some of the edges, in their order, and their vertices.
+func (s *Snapshot) only(edges iter.Seq[*Edge]) *Snapshot {
 	out := &Snapshot{From: s.From, To: s.To, Ports: s.Ports, Folded: s.Folded}
 	at := make([]int32, len(s.Vertices))
 	take := func(i int32) int32 {
@@ -76,12 +88,10 @@ func (s *Snapshot) where(chosen func(*Edge) bool) *Snapshot {
 		}
 		return at[i] - 1
 	}
-	for i := range s.Edges {
-		if chosen(&s.Edges[i]) {
-			e := s.Edges[i]
-			e.From, e.To = take(e.From), take(e.To)
-			out.Edges = append(out.Edges, e)
-		}
+	for have := range edges {
+		e := *have
+		e.From, e.To = take(e.From), take(e.To)
+		out.Edges = append(out.Edges, e)
 	}
 	return out
 }
@@ -133,21 +143,13 @@ func (s *Snapshot) Largest(limit int, measure func(*Counters) int64) *Snapshot {
 	slices.SortFunc(ranks, func(a, b rank) int {
 		return cmp.Or(cmp.Compare(b.size, a.size), cmp.Compare(b.bytes, a.bytes), cmp.Compare(a.i, b.i))
 	})
-	out := &Snapshot{From: s.From, To: s.To, Ports: s.Ports, Folded: s.Folded}
-	at := make([]int32, len(s.Vertices))
-	take := func(i int32) int32 {
-		if at[i] == 0 {
-			out.Vertices = append(out.Vertices, s.Vertices[i])
-			at[i] = int32(len(out.Vertices))
+	return s.only(func(yield func(*Edge) bool) {
+		for _, r := range ranks[:min(limit, len(ranks))] {
+			if !yield(&s.Edges[r.i]) {
+				return
+			}
 		}
-		return at[i] - 1
-	}
-	for _, r := range ranks[:min(limit, len(ranks))] {
-		e := s.Edges[r.i]
-		e.From, e.To = take(e.From), take(e.To)
-		out.Edges = append(out.Edges, e)
-	}
-	return out
+	})
 }
 
 // Bytes is a measure.
