@@ -171,6 +171,11 @@ func convertNode(n *corev1.Node) (*inventory.Node, error) {
 			out.Addresses = appendAddr(out.Addresses, a.Address)
 		}
 	}
+	for i := range n.Status.Conditions {
+		if c := &n.Status.Conditions[i]; c.Type == corev1.NodeReady {
+			out.Ready = c.Status == corev1.ConditionTrue
+		}
+	}
 	cidrs := n.Spec.PodCIDRs
 	if len(cidrs) == 0 {
 		cidrs = []string{n.Spec.PodCIDR}

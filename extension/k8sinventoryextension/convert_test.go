@@ -125,7 +125,7 @@ func TestConvertNode(t *testing.T) {
 		Spec: corev1.NodeSpec{PodCIDR: "10.244.1.0/24", PodCIDRs: []string{"10.244.1.0/24", "fd00:1::/64"}},
 		Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
 			{Type: corev1.NodeHostName, Address: "node-a"}, {Type: corev1.NodeInternalIP, Address: "192.168.0.1"}, {Type: corev1.NodeExternalIP, Address: "203.0.113.1"},
-		}},
+		}, Conditions: []corev1.NodeCondition{{Type: corev1.NodeDiskPressure, Status: corev1.ConditionFalse}, {Type: corev1.NodeReady, Status: corev1.ConditionTrue}}},
 	}
 	got, err := convertNode(n)
 	require.NoError(t, err)
@@ -133,14 +133,16 @@ func TestConvertNode(t *testing.T) {
 	require.EqualValues(t, 1, got.Flannel.V4.VNI)
 	got.Flannel = nil
 	require.Equal(t, &inventory.Node{
-		UID: "node-uid", Name: "node-a", Zone: "zone-1", Addresses: addrs("192.168.0.1", "203.0.113.1"),
+		UID: "node-uid", Name: "node-a", Zone: "zone-1", Ready: true, Addresses: addrs("192.168.0.1", "203.0.113.1"),
 		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64")},
 	}, got)
 	n.Annotations["flannel.alpha.coreos.com/public-ip"] = "?"
 	_, err = convertNode(n)
 	require.ErrorContains(t, err, "annotation flannel.alpha.coreos.com/public-ip")
 	n.Spec.PodCIDRs = nil
+	n.Status.Conditions[1].Status = corev1.ConditionUnknown
 	got, _ = convertNode(n)
+	require.False(t, got.Ready, "its kubelet says nothing")
 	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, got.PodCIDRs)
 }
 

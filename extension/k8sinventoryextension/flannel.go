@@ -233,7 +233,9 @@ func (w *hostWatch) remember(nodes []*inventory.Node) {
 func (w *hostWatch) tell(now time.Time, result flannel.Result) (pending bool) {
 	c := w.tracker.Update(now, result.Differences)
 	w.mu.Lock()
-	w.view = inventory.FlannelView{Host: w.node, Read: now, Devices: result.Devices, Differences: c.Lasting}
+	w.view = inventory.FlannelView{
+		Host: w.node, Read: now, Devices: result.Devices, FDB: result.FDB, Neighbours: result.Neighbours, Routes: result.Routes, Differences: c.Lasting,
+	}
 	w.mu.Unlock()
 
 	byKind := map[string]int{}

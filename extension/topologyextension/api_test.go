@@ -107,6 +107,12 @@ func (cluster) Flannel() inventory.FlannelView {
 			Backend: "vxlan", V4: &inventory.FlannelBackend{PublicIP: netip.MustParseAddr("192.0.2.1"), VNI: 1, HasVNI: true, VTEPMAC: []byte{2, 0, 0, 0, 0, 1}},
 		}}},
 		Host: "a", Read: time.Now(), Devices: []inventory.FlannelDevice{{Index: 4, Name: "flannel.1", Type: "vxlan", Up: true, MTU: 1450, VNI: 1, Port: 8472}},
+		FDB:        []inventory.FlannelForwarding{{Device: "flannel.1", Node: "b", MAC: "02:00:00:00:00:02", Remote: netip.MustParseAddr("192.0.2.2"), VNI: 2, Permanent: true}},
+		Neighbours: []inventory.FlannelNeighbour{{Device: "flannel.1", Node: "b", Addr: netip.MustParseAddr("10.1.1.0"), MAC: "02:00:00:00:00:02", Permanent: true}},
+		Routes: []inventory.FlannelRoute{
+			{Device: "cni0", Node: "a", Dst: netip.MustParsePrefix("10.1.0.0/24")},
+			{Device: "flannel.1", Node: "b", Dst: netip.MustParsePrefix("10.1.1.0/24"), Gateway: netip.MustParseAddr("10.1.1.0")},
+		},
 		Differences: []inventory.FlannelDifference{{Kind: "fdb_missing", Node: "b", Subject: "x", Annotation: "y", Host: "z", Since: time.Now()}},
 	}
 }
@@ -115,7 +121,7 @@ func newCluster() cluster {
 	s := inventory.NewStore(time.Minute)
 	long := time.Now().Add(-time.Hour)
 	s.SetNode(&inventory.Node{
-		UID: "na", Name: "a", Zone: "z1", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")},
+		UID: "na", Name: "a", Zone: "z1", Ready: true, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")},
 		Flannel: &inventory.Flannel{Backend: "vxlan", V4: &inventory.FlannelBackend{VNI: 1, HasVNI: true}},
 	})
 	s.SetNode(&inventory.Node{UID: "nb", Name: "b", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2")}, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.1.1.0/24")}})
@@ -267,6 +273,22 @@ func TestTruth(t *testing.T) {
 		Pods: map[string]string{"10.1.0.1": "pod:shop/web-1", "10.1.1.1": "pod:shop/db-0"}, Nodes: map[string]string{"192.0.2.1": "node:a", "192.0.2.2": "node:b"},
 		Services: map[string]string{"10.96.0.5": "service:shop/db"}, CIDRs: map[string]string{"10.1.0.0/24": "a", "10.1.1.0/24": "b"}, VNIs: map[string][]string{"1": {"a"}},
 	}, graph.Mappings)
+
+	var members clusterAnswer
+	s.json("/api/cluster", &members)
+	require.Equal(t, clusterCounts{Nodes: 2, Namespaces: 1, Pods: 2, Services: 1}, members.Counts)
+	require.True(t, *members.Nodes[0].Ready)
+	require.False(t, *members.Nodes[1].Ready)
+	var network flannelAnswer
+	s.json("/api/flannel", &network)
+	require.Equal(t, uint16(8472), network.VXLANPort)
+	require.Equal(t, map[string]string{"10.1.0.0/24": "a"}, network.Subnets)
+	two := uint32(2)
+	require.Equal(t, []flannelForwarding{{Device: "flannel.1", MAC: "02:00:00:00:00:02", Remote: "192.0.2.2", VNI: &two, Permanent: true, Node: "b"}}, network.Host.FDB)
+	require.Equal(t, []flannelNeighbour{{Device: "flannel.1", Address: "10.1.1.0", MAC: "02:00:00:00:00:02", Permanent: true, Node: "b"}}, network.Host.Neighbours)
+	require.Equal(t, []flannelRoute{
+		{Destination: "10.1.0.0/24", Device: "cni0", Node: "a"}, {Destination: "10.1.1.0/24", Gateway: "10.1.1.0", Device: "flannel.1", Node: "b"},
+	}, network.Host.Routes)
 
 	var stats statsAnswer
 	s.json("/api/stats", &stats)

@@ -116,6 +116,7 @@ type (
 	clusterNode struct {
 		Name      string   `json:"name"`
 		Zone      string   `json:"zone,omitempty"`
+		Ready     *bool    `json:"ready,omitempty"`
 		Addresses []string `json:"addresses"`
 		PodCIDRs  []string `json:"pod_cidrs"`
 	}
@@ -153,7 +154,7 @@ func (e *topologyExtension) cluster(*query) (any, error) {
 			out.Inventory = "complete"
 		}
 		for _, n := range e.catalog.Nodes() {
-			out.Nodes = append(out.Nodes, clusterNode{n.Name, n.Zone, textsOf(n.Addresses), textsOf(n.PodCIDRs)})
+			out.Nodes = append(out.Nodes, clusterNode{n.Name, n.Zone, &n.Ready, textsOf(n.Addresses), textsOf(n.PodCIDRs)})
 		}
 		for _, p := range e.catalog.Pods() {
 			namespace(p.Namespace).Pods++

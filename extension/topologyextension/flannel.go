@@ -4,6 +4,7 @@
 package topologyextension
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/netprobe-otel/netprobe/internal/inventory"
@@ -38,6 +39,36 @@ type (
 		Node    string          `json:"node"`
 		Read    *time.Time      `json:"read,omitempty"`
 		Devices []flannelDevice `json:"devices"`
+		// As `bridge fdb`, `ip neighbour` and `ip route` show them.
+		FDB        []flannelForwarding `json:"fdb"`
+		Neighbours []flannelNeighbour  `json:"neighbours"`
+		Routes     []flannelRoute      `json:"routes"`
+	}
+
+	flannelForwarding struct {
+		Device    string  `json:"device"`
+		MAC       string  `json:"mac"`
+		Remote    string  `json:"remote,omitempty"`
+		Port      uint16  `json:"port,omitempty"`
+		VNI       *uint32 `json:"vni,omitempty"`
+		Permanent bool    `json:"permanent"`
+		Node      string  `json:"node,omitempty"`
+	}
+
+	flannelNeighbour struct {
+		Device    string `json:"device"`
+		Address   string `json:"address"`
+		MAC       string `json:"mac,omitempty"`
+		Permanent bool   `json:"permanent"`
+		Node      string `json:"node,omitempty"`
+	}
+
+	flannelRoute struct {
+		Destination string `json:"destination"`
+		Gateway     string `json:"gateway,omitempty"`
+		Device      string `json:"device,omitempty"`
+		Unusable    string `json:"unusable,omitempty"`
+		Node        string `json:"node,omitempty"`
 	}
 
 	flannelDevice struct {
@@ -85,18 +116,11 @@ func (e *topologyExtension) flannelView(*query) (any, error) {
 		out.Nodes = append(out.Nodes, node)
 	}
 	if view.Host != "" {
-		out.Host = &flannelHost{Node: view.Host, Read: timeOf(view.Read), Devices: []flannelDevice{}}
+		out.Host = hostOf(&view)
 	}
 	for _, d := range view.Devices {
-		device := flannelDevice{Index: d.Index, Name: d.Name, Type: d.Type, Up: d.Up, MTU: d.MTU, MAC: d.MAC.String(), Port: d.Port, Underlay: d.Underlay}
 		if d.Type == "vxlan" {
-			device.VNI, out.VXLANPort = &d.VNI, d.Port
-		}
-		if d.Local.IsValid() {
-			device.Local = d.Local.String()
-		}
-		if out.Host != nil {
-			out.Host.Devices = append(out.Host.Devices, device)
+			out.VXLANPort = d.Port
 		}
 	}
 	for _, d := range view.Differences {
@@ -105,14 +129,51 @@ func (e *topologyExtension) flannelView(*query) (any, error) {
 	return out, nil
 }
 
+// hostOf gives what the host shows.
+func hostOf(view *inventory.FlannelView) *flannelHost {
+	host := &flannelHost{
+		Node: view.Host, Read: timeOf(view.Read), Devices: []flannelDevice{},
+		FDB: []flannelForwarding{}, Neighbours: []flannelNeighbour{}, Routes: []flannelRoute{},
+	}
+	for _, d := range view.Devices {
+		device := flannelDevice{
+			Index: d.Index, Name: d.Name, Type: d.Type, Up: d.Up, MTU: d.MTU, MAC: d.MAC.String(), Port: d.Port,
+			Local: addrText(d.Local), Underlay: d.Underlay,
+		}
+		if d.Type == "vxlan" {
+			device.VNI = &d.VNI
+		}
+		host.Devices = append(host.Devices, device)
+	}
+	for _, e := range view.FDB {
+		entry := flannelForwarding{Device: e.Device, MAC: e.MAC, Remote: addrText(e.Remote), Port: e.Port, Permanent: e.Permanent, Node: e.Node}
+		if e.VNI != 0 {
+			entry.VNI = &e.VNI
+		}
+		host.FDB = append(host.FDB, entry)
+	}
+	for _, n := range view.Neighbours {
+		host.Neighbours = append(host.Neighbours, flannelNeighbour{n.Device, addrText(n.Addr), n.MAC, n.Permanent, n.Node})
+	}
+	for _, r := range view.Routes {
+		host.Routes = append(host.Routes, flannelRoute{r.Dst.String(), addrText(r.Gateway), r.Device, r.Unusable, r.Node})
+	}
+	return host
+}
+
+// addrText gives "" for no address.
+func addrText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}
+
 func backendOf(b *inventory.FlannelBackend) *flannelBackend {
 	if b == nil {
 		return nil
 	}
-	out := &flannelBackend{VTEPMAC: b.VTEPMAC.String()}
-	if b.PublicIP.IsValid() {
-		out.PublicIP = b.PublicIP.String()
-	}
+	out := &flannelBackend{VTEPMAC: b.VTEPMAC.String(), PublicIP: addrText(b.PublicIP)}
 	if b.HasVNI {
 		out.VNI = &b.VNI
 	}

@@ -144,6 +144,26 @@ func TestKernelAgrees(t *testing.T) {
 	}
 }
 
+// What is flannel's in the host's tables is said with the nodes that it is about.
+func TestKernelTables(t *testing.T) {
+	n := newNode(t)
+	stray := netlink.Neigh{LinkIndex: n.device(false).Index, Family: unix.AF_BRIDGE, State: netlink.NUD_PERMANENT, Flags: netlink.NTF_SELF, HardwareAddr: []byte{2, 0, 0, 0, 0, 9}, IP: net.IPv4(192, 168, 0, 99), VNI: 7}
+	require.NoError(t, netlink.NeighAppend(&stray))
+	n.compare(t)
+	got := Reconcile(*n.in)
+	require.Len(t, got.FDB, 5)
+	require.Equal(t, inventory.FlannelForwarding{Device: "flannel.1", MAC: "02:00:00:00:00:09", Remote: addr("192.168.0.99"), VNI: 7, Permanent: true}, got.FDB[slices.IndexFunc(got.FDB, func(e inventory.FlannelForwarding) bool { return e.Node == "" })])
+	for _, v6 := range []bool{false, true} {
+		device := n.device(v6).Name
+		for _, peer := range n.in.Nodes[1:] {
+			end, subnet := backendOf(peer, v6), podCIDR(peer, v6)
+			require.Contains(t, got.FDB, inventory.FlannelForwarding{Device: device, Node: peer.Name, MAC: macText(end.VTEPMAC), Remote: end.PublicIP, Permanent: true})
+			require.Contains(t, got.Neighbours, inventory.FlannelNeighbour{Device: device, Node: peer.Name, Addr: subnet.Addr(), MAC: macText(end.VTEPMAC), Permanent: true})
+			require.Contains(t, got.Routes, inventory.FlannelRoute{Device: device, Node: peer.Name, Dst: subnet, Gateway: subnet.Addr()})
+		}
+	}
+}
+
 func TestKernelOfOthers(t *testing.T) {
 	netnstest.Enter(t)
 	in := testInput(backendVXLAN)

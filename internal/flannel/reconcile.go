@@ -78,7 +78,12 @@ type Input struct {
 
 // Result is what is flannel's on the host, and what does not fit.
 type Result struct {
-	Devices     []inventory.FlannelDevice
+	Devices []inventory.FlannelDevice
+	// FDB and Neighbours are those of Devices. Routes are those by Devices, and to the
+	// pods of nodes.
+	FDB         []inventory.FlannelForwarding
+	Neighbours  []inventory.FlannelNeighbour
+	Routes      []inventory.FlannelRoute
 	Differences []inventory.FlannelDifference
 }
 
@@ -94,6 +99,7 @@ func Reconcile(in Input) Result {
 			c.family(v6)
 		}
 	}
+	c.tables()
 	slices.SortFunc(c.result.Differences, func(a, b inventory.FlannelDifference) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Subject, b.Subject))
 	})

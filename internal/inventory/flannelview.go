@@ -25,6 +25,11 @@ type FlannelView struct {
 	Read time.Time
 	// Devices are flannel's on that host: one of an IP version, or one of both.
 	Devices []FlannelDevice
+	// FDB, Neighbours and Routes are how packets for other nodes' pods find their way by
+	// those devices.
+	FDB        []FlannelForwarding
+	Neighbours []FlannelNeighbour
+	Routes     []FlannelRoute
 	// Differences are those between the annotations and the host that last.
 	Differences []FlannelDifference
 }
@@ -44,6 +49,39 @@ type FlannelDevice struct {
 	Port     uint16
 	Local    netip.Addr
 	Underlay string
+}
+
+// FlannelForwarding says to which VTEP a device sends frames for a MAC address.
+type FlannelForwarding struct {
+	// Node is whose VTEP has the MAC address, "" for nobody's.
+	Device, Node string
+	MAC          string
+	Remote       netip.Addr
+	// Port and VNI are this entry's own, where it has them; 0 for the device's.
+	Port uint16
+	VNI  uint32
+	// Permanent entries are someone's; others were learned, and age.
+	Permanent bool
+}
+
+// FlannelNeighbour says which MAC address a device sends packets for an address to.
+type FlannelNeighbour struct {
+	// Node is whose pod network begins with the address, "" for nobody's.
+	Device, Node string
+	Addr         netip.Addr
+	MAC          string // "" while it is not known
+	Permanent    bool
+}
+
+// FlannelRoute is a way to a network.
+type FlannelRoute struct {
+	// Node is whose pod network it is, "" for nobody's or several nodes'.
+	Device, Node string
+	Dst          netip.Prefix
+	Gateway      netip.Addr // invalid for none
+	// Unusable is what the kernel calls a route that leads nowhere: blackhole,
+	// unreachable, prohibit.
+	Unusable string
 }
 
 // FlannelDifference is something that a node's annotations and the host do not agree on.

@@ -58,9 +58,11 @@ type Port struct {
 
 // Node is a node.
 type Node struct {
-	UID       UID
-	Name      string
-	Zone      string
+	UID  UID
+	Name string
+	Zone string
+	// Ready is its condition of that name: false also where the node says nothing any more.
+	Ready     bool
 	Addresses []netip.Addr
 	PodCIDRs  []netip.Prefix
 	// Flannel is nil where its annotations are not there.
