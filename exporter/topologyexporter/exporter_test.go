@@ -117,6 +117,55 @@ func TestLogs(t *testing.T) {
 	require.NoError(t, e.Shutdown(t.Context()))
 }
 
+// Who the ends are where a translation hides them: of a masqueraded call through a service
+// before it for the caller, and after it for who answers, from both sides of it and both ways.
+func TestTranslated(t *testing.T) {
+	g := &graph{}
+	e, err := NewFactory().CreateLogs(t.Context(), exportertest.NewNopSettings(metadata.Type), createDefaultConfig())
+	require.NoError(t, err)
+	require.NoError(t, e.Start(t.Context(), host{component.MustNewID("topology"): g}))
+	type side struct{ client, server netip.AddrPort }
+	before := side{netip.MustParseAddrPort("203.0.113.9:5000"), netip.MustParseAddrPort("192.0.2.1:30080")}
+	after := side{netip.MustParseAddrPort("10.1.0.1:6000"), netip.MustParseAddrPort("10.1.0.7:8080")}
+	for _, original := range []bool{true, false} {
+		for _, reply := range []bool{false, true} {
+			wire, other := before, after
+			if !original {
+				wire, other = after, before
+			}
+			source, destination, natSource, natDestination, opener := wire.client, wire.server, other.client, other.server, "source"
+			if reply {
+				source, destination, natSource, natDestination, opener = destination, source, natDestination, natSource, "destination"
+			}
+			attrs := map[string]any{
+				netattr.SourceAddress: source.Addr().String(), netattr.SourcePort: int64(source.Port()),
+				netattr.DestinationAddress: destination.Addr().String(), netattr.DestinationPort: int64(destination.Port()),
+				netattr.NATSourceAddress: natSource.Addr().String(), netattr.NATSourcePort: int64(natSource.Port()),
+				netattr.NATDestinationAddress: natDestination.Addr().String(), netattr.NATDestinationPort: int64(natDestination.Port()),
+				netattr.NATOriginal: original, netattr.FlowInitiator: opener,
+			}
+			g.records = nil
+			require.NoError(t, e.ConsumeLogs(t.Context(), logsOf(t, netattr.EventFlow, nil, attrs)))
+			client, server := g.records[0].Source, g.records[0].Destination
+			if reply {
+				client, server = server, client
+			}
+			require.Equal(t, wire.client.Addr(), client.Addr)
+			if original {
+				require.False(t, client.Real.IsValid())
+				require.Equal(t, after.server, server.Real)
+			} else {
+				require.Equal(t, before.client, client.Real)
+				require.False(t, server.Real.IsValid())
+			}
+			delete(attrs, netattr.FlowInitiator)
+			require.NoError(t, e.ConsumeLogs(t.Context(), logsOf(t, netattr.EventFlow, nil, attrs)))
+			require.False(t, g.records[1].Source.Real.IsValid() || g.records[1].Destination.Real.IsValid(), "who opened it is not known")
+		}
+	}
+	require.NoError(t, e.Shutdown(t.Context()))
+}
+
 func TestMetrics(t *testing.T) {
 	g := &graph{}
 	e, err := NewFactory().CreateMetrics(t.Context(), exportertest.NewNopSettings(metadata.Type), createDefaultConfig())

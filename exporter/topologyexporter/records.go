@@ -22,6 +22,7 @@ func read(lr plog.LogRecord, node string, r *topology.Record) bool {
 	r.Time = lr.Timestamp().AsTime()
 	r.Start = r.Time
 	var opened topology.Side
+	original := false
 	for key, v := range lr.Attributes().All() {
 		switch key {
 		case netattr.SourceAddress:
@@ -78,6 +79,8 @@ func read(lr plog.LogRecord, node string, r *topology.Record) bool {
 			tunnel(r).Source = text(v)
 		case netattr.TunnelDestinationAddress:
 			tunnel(r).Destination = text(v)
+		case netattr.NATOriginal:
+			original = v.Bool()
 		case netattr.NATSourceAddress:
 			nat(r).Source = text(v)
 		case netattr.NATDestinationAddress:
@@ -94,6 +97,7 @@ func read(lr plog.LogRecord, node string, r *topology.Record) bool {
 			}
 		}
 	}
+	translated(r, original)
 	if r.Tunnel != nil && r.Tunnel.Type == "" {
 		r.Tunnel.Type = "unknown"
 	}
@@ -105,6 +109,24 @@ func read(lr plog.LogRecord, node string, r *topology.Record) bool {
 		r.ReportingNode = reporterOf(r)
 	}
 	return r.Source.Addr.IsValid() && r.Destination.Addr.IsValid()
+}
+
+// translated finds who the ends of a translated flow are, where a translation hides them: who
+// opened the conversation is who it was before, and the other one who it is afterwards. A
+// record that is the original has the addresses of before.
+func translated(r *topology.Record, original bool) {
+	if r.NAT == nil || r.Initiator == topology.NoSide {
+		return
+	}
+	source, destination := r.Initiator == topology.SourceSide, r.Initiator == topology.DestinationSide
+	realOf(&r.Source, r.NAT.Source, r.NAT.SourcePort, source != original)
+	realOf(&r.Destination, r.NAT.Destination, r.NAT.DestinationPort, destination != original)
+}
+
+func realOf(e *topology.End, address string, port int64, hidden bool) {
+	if addr, err := netip.ParseAddr(address); err == nil && hidden {
+		e.Real = netip.AddrPortFrom(addr.Unmap(), uint16(port))
+	}
 }
 
 // icmpOpener is who asked, where a type is of a question or of its answer: echo, timestamp,

@@ -111,6 +111,31 @@ func TestGraphOfConversation(t *testing.T) {
 }
 
 // Where nobody says who opened a conversation, it is who was seen first, of both directions.
+// A caller that a node hides is itself in both directions, and no pod has the address that hides it.
+func TestGraphOfTranslated(t *testing.T) {
+	g, _ := newGraph()
+	web := pod("web-1", "10.1.0.7", "a", 8080)
+	hidden := outside("10.1.0.1", 6000)
+	hidden.Real = netip.MustParseAddrPort("203.0.113.9:5000")
+	caller := pod("client-1", "10.1.0.1", "a", 6001)
+	caller.Real = netip.MustParseAddrPort("10.1.0.8:5001")
+	service := outside("192.0.2.1", 30080)
+	service.Namespace, service.Pod, service.Node, service.Real = "shop", "web-1", "a", netip.MustParseAddrPort("10.1.0.7:8080")
+	g.AddRecords([]Record{
+		flowOf(outside("203.0.113.9", 5000), service, 300), flowOf(web, hidden, 500, answer), flowOf(web, caller, 700, answer),
+	})
+	s := g.Snapshot(time.Minute, time.Time{}, LevelPod)
+	require.Len(t, s.Edges, 2)
+	e := s.edge(t, "external:203.0.113.9", "pod:shop/web-1")
+	require.Equal(t, []int64{300, 500}, []int64{e.Forward.Bytes, e.Reverse.Bytes})
+	require.Len(t, e.Protocols, 1)
+	require.Equal(t, uint16(8080), e.Protocols[0].Port)
+	require.Equal(t, "client-1", g.Holder(netip.MustParseAddr("10.1.0.8"), KindPod).Name)
+	for _, addr := range []string{"10.1.0.1", "192.0.2.1"} {
+		require.Nil(t, g.Holder(netip.MustParseAddr(addr), KindPod), addr)
+	}
+}
+
 func TestGraphWithoutOpener(t *testing.T) {
 	g, _ := newGraph()
 	a, b := outside("10.0.0.9", 7000), outside("10.0.0.1", 9000)

@@ -172,7 +172,7 @@ func keyOf(e *End) vertexKey {
 	case e.Node != "":
 		return vertexKey{kind: KindNode, name: e.Node}
 	default:
-		return vertexKey{kind: KindExternal, addr: e.Addr}
+		return vertexKey{kind: KindExternal, addr: e.who().Addr()}
 	}
 }
 
@@ -195,7 +195,7 @@ func (l *live) vertexOf(e *End, now int64) *vertex {
 // has says whether there is nothing new in what an end tells.
 func (v *vertex) has(e *End) bool {
 	return (v.key.kind == KindService || e.Node == "" || v.Node == e.Node) && (e.WorkloadName == "" || v.WorkloadName == e.WorkloadName) &&
-		(slices.Contains(v.Addresses, e.Addr) || len(v.Addresses) >= maxAddresses)
+		(slices.Contains(v.Addresses, e.address(v.key.kind)) || len(v.Addresses) >= maxAddresses)
 }
 
 func (l *live) changeVertex(key vertexKey, e *End, now int64) *vertex {
@@ -232,9 +232,9 @@ func (l *live) changeVertex(key vertexKey, e *End, now int64) *vertex {
 	if len(e.Labels) > 0 {
 		v.Labels = e.Labels
 	}
-	if e.Addr.IsValid() && len(v.Addresses) < maxAddresses && !slices.Contains(v.Addresses, e.Addr) {
+	if addr := e.address(key.kind); addr.IsValid() && len(v.Addresses) < maxAddresses && !slices.Contains(v.Addresses, addr) {
 		// readers have the slice that was
-		v.Addresses = append(slices.Clone(v.Addresses), e.Addr)
+		v.Addresses = append(slices.Clone(v.Addresses), addr)
 	}
 	return v
 }
@@ -276,7 +276,7 @@ func (l *live) count(r *Record, from, to *vertex, forward, far bool, c *Counters
 	}
 	port := uint16(0)
 	if r.HasPorts {
-		port = called.Port
+		port = called.who().Port()
 	}
 	e.protocol(r.Transport, port, c.Bytes)
 	s.port(r.Transport, port, c)

@@ -103,13 +103,33 @@ type Record struct {
 
 // End is who is at an end. What is not known is empty.
 type End struct {
-	Addr                       netip.Addr
-	Port                       uint16
+	Addr netip.Addr
+	Port uint16
+	// Real is who it is, where the address on the wire is a translation's: the caller before
+	// it, who answers after it. Not valid where they are one.
+	Real                       netip.AddrPort
 	Namespace, Pod             string
 	WorkloadKind, WorkloadName string
 	Service                    string
 	Node, Zone                 string
 	Labels                     []Label
+}
+
+// who gives the address and port of who it is.
+func (e *End) who() netip.AddrPort {
+	if e.Real.IsValid() {
+		return e.Real
+	}
+	return netip.AddrPortFrom(e.Addr, e.Port)
+}
+
+// address gives the one that is its vertex'. A service's is that on the wire: behind it are
+// others.
+func (e *End) address(k Kind) netip.Addr {
+	if k == KindService {
+		return e.Addr
+	}
+	return e.who().Addr()
 }
 
 // Label is a label or an annotation of a pod.
